@@ -1,0 +1,71 @@
+"""Logging: one logger, plain lines, a progress bar that the lines do not tear."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from pathlib import Path
+
+from segkit.dist import is_main
+
+logger = logging.getLogger("segkit")
+logger.propagate = False
+_said: set[str] = set()
+
+
+class _TerminalHandler(logging.StreamHandler):
+    """Writes above a live tqdm bar where one is shown."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        tqdm = sys.modules.get("tqdm")
+        if tqdm is None:
+            super().emit(record)
+        else:
+            tqdm.tqdm.write(self.format(record), file=self.stream)
+            self.flush()
+
+
+def setup(quiet: bool = False) -> None:
+    """Log to the terminal: everything from the main rank, only errors from the others or when `quiet`."""
+    for handler in [h for h in logger.handlers if isinstance(h, _TerminalHandler)]:
+        logger.removeHandler(handler)
+    handler = _TerminalHandler(sys.stderr)
+    handler.setFormatter(_Formatter())
+    handler.setLevel(logging.ERROR if quiet or not is_main() else logging.INFO)
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+
+
+class _Formatter(logging.Formatter):
+    """`2026-01-31 12:00:00 [WARNING] text`; the level is left out for INFO."""
+
+    def __init__(self) -> None:
+        super().__init__("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S")
+
+    def format(self, record: logging.LogRecord) -> str:
+        text = super().format(record)
+        if record.levelno == logging.INFO:
+            return text
+        stamp = len(self.formatTime(record, self.datefmt))
+        return f"{text[:stamp]} [{record.levelname}]{text[stamp:]}"
+
+
+def log_to_file(path: Path) -> logging.Handler:
+    """Also append every line to `path`; give the handler to `stop_file` at the end."""
+    handler = logging.FileHandler(path, encoding="utf-8")
+    handler.setFormatter(_Formatter())
+    logger.addHandler(handler)
+    return handler
+
+
+def stop_file(handler: logging.Handler) -> None:
+    """Close what `log_to_file` opened."""
+    logger.removeHandler(handler)
+    handler.close()
+
+
+def warn_once(text: str) -> None:
+    """A warning that is said only the first time."""
+    if text not in _said:
+        _said.add(text)
+        logger.warning(text)

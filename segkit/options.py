@@ -1,0 +1,140 @@
+"""Settings of each tool, declared once: they are the command-line flags and the keywords of the Python API.
+
+`help` of a field is its `--help` line. `None` means "not given": the config or a default decides.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any, Literal, Optional
+
+
+def option(default: Any, help: str, **meta: Any) -> Any:
+    """A field with its help text. `meta`: `aliases` (other flag spellings), `nargs`, `metavar`, `required`."""
+    return dataclasses.field(default=default, metadata={"help": help, **meta})
+
+
+@dataclass
+class CommonOptions:
+    """What every tool that runs a model takes."""
+
+    device: Optional[str] = option(None, "gpu, cpu, or gpu:N; default: a GPU when Paddle sees one")
+    num_workers: Optional[int] = option(
+        None, "processes that read data; default: as fits the machine, 0 reads in the main one"
+    )
+    precision: Literal["fp32", "fp16", "bf16"] = option("fp32", "compute precision")
+    data_format: Literal["NCHW", "NHWC"] = option("NCHW", "memory layout of the model")
+    use_multilabel: bool = option(False, "each pixel may belong to several classes (a label plane a class)")
+
+
+@dataclass
+class TrainOptions(CommonOptions):
+    """Settings of `segkit train`."""
+
+    iters: Optional[int] = option(None, "training iterations (config: iters)")
+    batch_size: Optional[int] = option(None, "photos per iteration and process (config: batch_size)")
+    learning_rate: Optional[float] = option(None, "base learning rate (config: lr_scheduler.learning_rate)")
+    save_dir: str = option("output", "folder for checkpoints and logs")
+    use_vdl: bool = option(False, "write VisualDL curves and pictures into save_dir")
+    do_eval: bool = option(False, "evaluate at every save_interval and keep the best model")
+    save_interval: int = option(
+        1000, "iterations between checkpoints and evaluations", aliases=("--save_interval_iters",)
+    )
+    log_iters: int = option(10, "iterations between log lines")
+    resume_model: Optional[str] = option(None, "continue from a run folder, an iter_N folder, or 'auto'")
+    keep_checkpoint_max: int = option(5, "how many iter_N folders to keep")
+    early_stop_intervals: Optional[int] = option(None, "stop after so many evaluations without a better score")
+    seed: Optional[int] = option(None, "seed of everything random (config: seed; default 42)")
+    amp_level: Literal["O1", "O2"] = option("O1", "mixed precision level: O1 mixes, O2 is nearly all low precision")
+    use_ema: bool = option(False, "evaluate and save an exponential moving average of the weights")
+    to_static_training: bool = option(False, "train a compiled graph (config: to_static_training)")
+    repeats: int = option(1, "pass over the training list so many times per epoch")
+    accumulate_steps: int = option(1, "batches whose gradients are added up before a step")
+    deterministic: bool = option(False, "deterministic GPU kernels: reproducible, slower")
+    no_onednn: bool = option(False, "on the CPU, use Paddle's own convolutions")
+    best_metric: str = option("mIoU", "what makes a model the best: mIoU, mDice, Acc, Kappa or IoU/<class>")
+    teacher_config: Optional[str] = option(None, "config of the teacher to distil from")
+    teacher_model_path: Optional[str] = option(None, "weights of the teacher")
+
+
+@dataclass
+class TestTimeOptions(CommonOptions):
+    """How a model is applied to a photo: shared by val and predict."""
+
+    __test__ = False  # not a test class, whatever pytest thinks of its name
+
+    scales: Optional[list[float]] = option(
+        None, "with augmentation: sizes to average over (config: test_config.scales)", nargs="+"
+    )
+    flip_horizontal: Optional[bool] = option(None, "with augmentation: also the mirrored photo")
+    flip_vertical: Optional[bool] = option(None, "with augmentation: also the upside-down photo")
+    is_slide: Optional[bool] = option(None, "sliding window, for big photos (config: test_config.is_slide)")
+    crop_size: Optional[list[int]] = option(None, "window width and height", nargs=2, metavar=("W", "H"))
+    stride: Optional[list[int]] = option(None, "window step to the right and down", nargs=2, metavar=("W", "H"))
+
+
+@dataclass
+class EvalOptions(TestTimeOptions):
+    """Settings of `segkit val`."""
+
+    aug_eval: Optional[bool] = option(None, "average over scales and flips (config: test_config.aug_eval)")
+    save_dir: Optional[str] = option(None, "write metrics.json there")
+    auc_roc: bool = option(False, "also the area under the ROC curve")
+
+
+@dataclass
+class PredictOptions(TestTimeOptions):
+    """Settings of `segkit predict`."""
+
+    image_path: Optional[str] = option(None, "photo, folder, glob, .txt list or video", required=True)
+    save_dir: str = option("output/result", "folder for masks and overlays")
+    aug_pred: Optional[bool] = option(None, "average over scales and flips (config: test_config.aug_pred)")
+    custom_color: Optional[list[int]] = option(None, "R G B of each class in turn", nargs="+", metavar="N")
+    save_prob: bool = option(False, "also write the probabilities as prob/<name>.npy, float32 [classes, H, W]")
+    threshold: Optional[float] = option(
+        None, "one output channel: foreground above it (default 0.5); else pixels less sure than it become 255"
+    )
+
+
+@dataclass
+class ExportOptions:
+    """Settings of `segkit export`."""
+
+    save_dir: str = option("output/inference_model", "folder for the exported model")
+    input_shape: Optional[list[int]] = option(
+        None,
+        "fixed N C H W, -1 where it may vary; default: as the transforms fix it",
+        nargs=4,
+        metavar=("N", "C", "H", "W"),
+    )
+    output_op: Literal["argmax", "softmax", "none"] = option(
+        "none", "what the graph ends in: none keeps the scores, so that masks at the photo's size equal predict's"
+    )
+    format: Literal["paddle", "paddle2", "onnx", "openvino", "all"] = option("paddle", "file format")
+    precision: Literal["fp32"] = option("fp32", "weights of the exported model")
+    for_fd: bool = option(False, "accepted, without effect")
+
+
+@dataclass
+class InferOptions:
+    """Settings of `deploy/python/infer.py` and `segkit infer`."""
+
+    config: str = option("", "deploy.yaml of an exported folder, or the folder", required=True)
+    image_path: Optional[str] = option(None, "photo, folder, glob or .txt list", required=True)
+    batch_size: int = option(1, "photos of one size run together")
+    save_dir: str = option("output/infer", "folder for the masks")
+    device: Literal["cpu", "gpu"] = option("cpu", "where the engine runs")
+    backend: Literal["auto", "paddle", "onnxruntime", "openvino"] = option("auto", "inference engine")
+    cpu_threads: Optional[int] = option(None, "threads of the engine; default: the physical cores")
+    use_trt: bool = option(False, "TensorRT, on a GPU")
+    use_int8: bool = option(False, "int8 with TensorRT")
+    precision: Literal["fp32", "fp16", "bf16", "int8", "auto"] = option("fp32", "compute precision")
+    min_subgraph_size: int = option(3, "smallest subgraph that TensorRT takes")
+    enable_auto_tune: bool = option(False, "collect TensorRT shape ranges on the photos first")
+    auto_tuned_shape_file: str = option("auto_tune_tmp.pbtxt", "where those ranges are kept")
+    enable_mkldnn: bool = option(False, "oneDNN kernels on the CPU")
+    with_argmax: bool = option(False, "accepted: masks are made of whatever the graph ends in")
+    print_detail: bool = option(True, "print what is done")
+    benchmark: bool = option(False, "time the run and print latency")
+    added: bool = option(False, "also write overlays to added_prediction/")

@@ -1,0 +1,106 @@
+"""Component registries: a name in a config becomes a class, and only its own file is imported."""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import importlib
+import importlib.util
+import os
+from functools import cached_property
+from pathlib import Path
+
+from segkit.errors import InputError
+
+
+def nearest(name: str, choices: list[str]) -> str:
+    """`" Did you mean 'x'?"` for the closest of `choices`, compared without case, or an empty string."""
+    lowered = {choice.lower(): choice for choice in choices}
+    found = difflib.get_close_matches(name.lower(), lowered, n=1, cutoff=0.6)
+    return f" Did you mean '{lowered[found[0]]}'?" if found else ""
+
+
+class Registry:
+    """Classes of one kind by name.
+
+    `package`'s files are scanned, not imported: a class under `@<REGISTRY>.register` is found by its
+    syntax tree, and its file is imported when the name is first asked for. Classes registered from
+    elsewhere (a config's `imports:`) are held directly.
+    """
+
+    def __init__(self, kind: str, variable: str, package: str):
+        self.kind = kind
+        self.variable = variable
+        self.package = package
+        self._classes: dict[str, type] = {}
+
+    def register(self, cls: type) -> type:
+        """Class decorator. A second class of the same name is an error that names both modules."""
+        known = self._classes.get(cls.__name__)
+        here = self._modules.get(cls.__name__)
+        taken = known.__module__ if known is not None and known.__module__ != cls.__module__ else None
+        if here is not None and here != cls.__module__:
+            taken = here
+        if taken:
+            raise ValueError(
+                f"{self.kind} '{cls.__name__}' is defined twice, in {taken} and in {cls.__module__}. Rename one of them."
+            )
+        self._classes[cls.__name__] = cls
+        return cls
+
+    @cached_property
+    def _modules(self) -> dict[str, str]:
+        """Name -> module that defines it, from the syntax trees of the package's files."""
+        spec = importlib.util.find_spec(self.package)
+        found: dict[str, str] = {}
+        for folder in spec.submodule_search_locations:
+            for path in sorted(Path(folder).rglob("*.py")):
+                text = path.read_text(encoding="utf-8")
+                if f"@{self.variable}.register" not in text:
+                    continue
+                relative = os.fspath(path.relative_to(folder).with_suffix("")).replace(os.sep, ".")
+                module = f"{self.package}.{relative}".removesuffix(".__init__")
+                for name in self._registered_names(text):
+                    if name in found:
+                        raise ValueError(
+                            f"{self.kind} '{name}' is defined twice, in {found[name]} and in {module}. Rename one of them."
+                        )
+                    found[name] = module
+        return found
+
+    def _registered_names(self, text: str) -> list[str]:
+        return [
+            node.name
+            for node in ast.parse(text).body
+            if isinstance(node, ast.ClassDef)
+            and any(ast.unparse(decorator) == f"{self.variable}.register" for decorator in node.decorator_list)
+        ]
+
+    def names(self) -> list[str]:
+        """Every name that can be looked up, sorted."""
+        return sorted({*self._modules, *self._classes})
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._classes or name in self._modules
+
+    def get(self, name: str) -> type:
+        """The class of that name. An unknown name is an `InputError` that lists near ones; an error inside
+        the file that defines it surfaces as itself."""
+        if name not in self._classes:
+            if name not in self._modules:
+                raise InputError(self.unknown(name))
+            importlib.import_module(self._modules[name])
+        return self._classes[name]
+
+    def unknown(self, name: str) -> str:
+        """The message for a name that is not here."""
+        names = self.names()
+        hint = nearest(str(name), names)
+        return f"unknown {self.kind} type '{name}'.{hint} Known: {', '.join(names)}."
+
+
+MODELS = Registry("model", "MODELS", "segkit.models")
+BACKBONES = Registry("backbone", "BACKBONES", "segkit.models")
+LOSSES = Registry("loss", "LOSSES", "segkit.losses")
+DATASETS = Registry("data set", "DATASETS", "segkit.datasets")
+TRANSFORMS = Registry("transform", "TRANSFORMS", "segkit.transforms")

@@ -1,0 +1,48 @@
+"""What must be set in the process before paddle is imported. Imports nothing heavy."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import warnings
+
+from segkit.errors import InputError
+
+CPU_LINE = "pip install paddlepaddle"
+GPU_LINE = "pip install paddlepaddle-gpu -i https://www.paddlepaddle.org.cn/packages/stable/cu126/"
+
+
+def physical_cores() -> int:
+    """Cores this process may run on, hyper-threads of one core counted once where Linux tells."""
+    allowed = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set(range(os.cpu_count() or 1))
+    siblings = set()
+    for cpu in allowed:
+        try:
+            with open(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list", encoding="ascii") as file:
+                siblings.add(file.read().strip())
+        except OSError:
+            siblings.add(str(cpu))
+    return max(1, len(siblings))
+
+
+def prepare() -> None:
+    """Threads for the CPU kernels and quiet start-up, before the first `import paddle`.
+
+    Paddle sets `OMP_NUM_THREADS=1` when it is unset, which leaves all but one core idle. The user's own
+    value is kept.
+    """
+    os.environ.setdefault("OMP_NUM_THREADS", str(physical_cores()))
+    os.environ.setdefault("GLOG_minloglevel", "2")
+    warnings.filterwarnings("ignore", message=".*ccache.*")
+
+
+def require_paddle() -> None:
+    """Raise an `InputError` with both install lines where paddle is absent."""
+    if importlib.util.find_spec("paddle") is None:
+        raise InputError(f"PaddlePaddle is not installed. On a CPU: {CPU_LINE}. On an NVIDIA GPU: {GPU_LINE}.")
+
+
+def has_nvidia_gpu() -> bool:
+    """Whether this machine shows an NVIDIA driver, whatever Paddle was built for."""
+    return os.path.exists("/proc/driver/nvidia/version") or shutil.which("nvidia-smi") is not None
