@@ -42,9 +42,7 @@ class Registry:
         if here is not None and here != cls.__module__:
             taken = here
         if taken:
-            raise ValueError(
-                f"{self.kind} '{cls.__name__}' is defined twice, in {taken} and in {cls.__module__}. Rename one of them."
-            )
+            raise ValueError(self._twice(cls.__name__, taken, cls.__module__))
         self._classes[cls.__name__] = cls
         return cls
 
@@ -62,9 +60,7 @@ class Registry:
                 module = f"{self.package}.{relative}".removesuffix(".__init__")
                 for name in self._registered_names(text):
                     if name in found:
-                        raise ValueError(
-                            f"{self.kind} '{name}' is defined twice, in {found[name]} and in {module}. Rename one of them."
-                        )
+                        raise ValueError(self._twice(name, found[name], module))
                     found[name] = module
         return found
 
@@ -75,6 +71,9 @@ class Registry:
             if isinstance(node, ast.ClassDef)
             and any(ast.unparse(decorator) == f"{self.variable}.register" for decorator in node.decorator_list)
         ]
+
+    def _twice(self, name: str, first: str, second: str) -> str:
+        return f"{self.kind} '{name}' is defined twice, in {first} and in {second}. Rename one of them."
 
     def names(self) -> list[str]:
         """Every name that can be looked up, sorted."""
