@@ -1,0 +1,111 @@
+"""Blocks that several models share. Sub-layer names are those of PaddleSeg's published weights."""
+
+from __future__ import annotations
+
+from typing import Union
+
+import paddle
+import paddle.nn.functional as F
+from paddle import Tensor, nn
+
+Padding = Union[str, int]
+
+
+def same_padding(kernel_size: int, stride: int, dilation: int) -> Padding:
+    """Padding that keeps `ceil(size / stride)`.
+
+    A number where it is the same as Paddle's 'same'; that pads the right and bottom alone where a stride meets an
+    even size, which no fixed number can, so it stays 'same' there.
+    """
+    if stride == 1 and dilation == 1 and kernel_size % 2 == 1:
+        return kernel_size // 2
+    return "same"
+
+
+class ConvBN(nn.Layer):
+    """Convolution and batch normalisation. [N, in, H, W] -> [N, out, ceil(H/stride), ceil(W/stride)] by default."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        stride: int = 1,
+        padding: Padding | None = None,
+        dilation: int = 1,
+        groups: int = 1,
+        bias: bool = True,
+    ):
+        super().__init__()
+        if padding is None:
+            padding = same_padding(kernel_size, stride, dilation)
+        self._conv = nn.Conv2D(
+            in_channels,
+            out_channels,
+            kernel_size,
+            stride=stride,
+            padding=padding,
+            dilation=dilation,
+            groups=groups,
+            bias_attr=None if bias else False,
+        )
+        self._batch_norm = nn.BatchNorm2D(out_channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self._batch_norm(self._conv(x))
+
+
+class ConvBNReLU(ConvBN):
+    """`ConvBN`, then ReLU."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(super().forward(x))
+
+
+class DepthwiseConvBN(nn.Layer):
+    """3x3 (or `kernel_size`) convolution of each channel by itself, `out / in` filters a channel, and BatchNorm."""
+
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int = 3, stride: int = 1):
+        super().__init__()
+        self.depthwise_conv = ConvBN(in_channels, out_channels, kernel_size, stride=stride, groups=in_channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.depthwise_conv(x)
+
+
+@paddle.jit.not_to_static
+def resize_to(x: Tensor, like: Tensor, mode: str = "bilinear", align_corners: bool = False) -> Tensor:
+    """`x` [N, C, h, w] at the height and width of `like` [N, *, H, W].
+
+    Where the sizes are known, a map that fits already is left alone; in an exported graph they are read from
+    `like` at run time, so that one graph takes every size.
+    """
+    now, size = list(x.shape[2:]), list(like.shape[2:])
+    if min(now + size) < 0:
+        size = paddle.shape(like)[2:]
+    elif now == size:
+        return x
+    return F.interpolate(x, size=size, mode=mode, align_corners=align_corners)
+
+
+class ResizeTo(nn.Layer):
+    """`resize_to` as a layer, so that it stands in the layer table: `forward(x, like)`."""
+
+    def __init__(self, mode: str = "nearest"):
+        super().__init__()
+        self.mode = mode
+
+    def forward(self, x: Tensor, like: Tensor) -> Tensor:
+        return resize_to(x, like, self.mode)
+
+
+def kaiming_normal(model: nn.Layer) -> None:
+    """Draw every convolution's weight anew from N(0, 2 / fan_in), its bias 0; fan_in counts one group's channels,
+    where Paddle's own start counts all of them."""
+    draw = nn.initializer.KaimingNormal()
+    zero = nn.initializer.Constant(0.0)
+    for layer in model.sublayers():
+        if isinstance(layer, nn.Conv2D):
+            draw(layer.weight)
+            if layer.bias is not None:
+                zero(layer.bias)
