@@ -66,7 +66,7 @@ def scheduler_classes() -> dict[str, type]:
 def optimizer_classes() -> dict[str, type]:
     """Name -> class of every optimizer that a config can name."""
     found = _classes(paddle.optimizer, Optimizer)
-    return {**found, **{name: found["AdamW"] for name in _ADAMW_NAMES}}
+    return {**found, **dict.fromkeys(_ADAMW_NAMES, found["AdamW"])}
 
 
 def _classes(module: Any, base: type) -> dict[str, type]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 
 import numpy as np
+import paddle
 import pytest
 
-paddle = pytest.importorskip("paddle")
 from segkit.errors import InputError
 from segkit.optim import (
     OptimizerKeys,
@@ -109,7 +109,11 @@ def test_optimizers_move_toy_parameters_as_the_reference(reference, arrays):
         assert used == pytest.approx(case["lr_used"])
         for name, value in model.named_parameters():
             np.testing.assert_allclose(
-                value.numpy(), arrays[f"after_{case['id']}_{name}"], rtol=1e-5, atol=1e-7, err_msg=f"{case['id']} {name}"
+                value.numpy(),
+                arrays[f"after_{case['id']}_{name}"],
+                rtol=1e-5,
+                atol=1e-7,
+                err_msg=f"{case['id']} {name}",
             )
 
 
@@ -126,7 +130,9 @@ def test_type_in_any_case_and_sgd_with_momentum():
     assert effective_type({"type": "sgd"}) == "SGD"
     assert effective_type({"type": "adamw"}) == "AdamW"
     assert type(optimizer({"type": "sgd", "momentum": 0.5})).__name__ == "Momentum"
-    assert type(build_scheduler({"type": "stepdecay", "learning_rate": 1.0, "step_size": 5}, 10)).__name__ == "StepDecay"
+    assert (
+        type(build_scheduler({"type": "stepdecay", "learning_rate": 1.0, "step_size": 5}, 10)).__name__ == "StepDecay"
+    )
 
 
 def test_every_optimizer_of_paddle_takes_a_step():
