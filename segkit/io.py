@@ -1,0 +1,357 @@
+"""Reading images and labels, writing pictures: one reader for train, val, predict and deploy.
+
+Files are read and written as bytes, so that any path Python can open works. Images are decoded by OpenCV (fast),
+labels by Pillow (OpenCV reads a palette PNG as a colour image and 1-bit as 0/255). EXIF orientation is applied to both.
+Formats beyond 8 bits or 4 bands enter at `_decode_tiff` and `_decode_npy`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import functools
+import io
+import os
+import struct
+import tempfile
+import zlib
+from pathlib import Path
+from typing import Any, Union
+
+import numpy as np
+
+from segkit import exif
+from segkit._cv2 import cv2
+from segkit.errors import InputError
+from segkit.log import warn_once
+from segkit.palette import voc_palette
+
+PathLike = Union[str, "os.PathLike[str]"]
+FORMATS = "JPEG, PNG, BMP, WebP, 8-bit TIFF, NPY"
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".npy")
+_PNG, _NPY, _TIFF = b"\x89PNG\r\n\x1a\n", b"\x93NUMPY", (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+
+
+def read_image(path: PathLike, channels: int = 3) -> np.ndarray:
+    """uint8 [H, W, channels] (RGB, RGBA or gray; other counts from NPY), EXIF orientation applied.
+
+    Errors: missing, empty, truncated, damaged or foreign file, more than 8 bits, or bands that do not fit `channels`.
+    """
+    return decode_image(_read_bytes(path), os.fspath(path), channels)
+
+
+def decode_image(data: bytes, name: str, channels: int = 3) -> np.ndarray:
+    """`read_image` of bytes already in memory; `name` is used in messages."""
+    if not data:
+        raise InputError(f"{name}: the file is empty (0 bytes). Copy it again or take it off the list.")
+    if data[:6] == _NPY:
+        return _fit_channels(_decode_npy(data, name), channels, name)
+    if data[:4] in _TIFF:
+        return _fit_channels(_decode_tiff(data, name), channels, name)
+    if data[:8] == _PNG and data[24:25] == b"\x10":
+        raise InputError(
+            f"{name}: 16-bit PNG images are not supported yet (got 16 bits, expected 8). Convert it to 8 bits, scaled "
+            "as your data needs."
+        )
+    _refuse_truncated(data, name)
+    flags = {1: cv2.IMREAD_GRAYSCALE, 3: cv2.IMREAD_COLOR}.get(channels)
+    flags = cv2.IMREAD_UNCHANGED if flags is None else flags | cv2.IMREAD_IGNORE_ORIENTATION
+    try:
+        array = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    except cv2.error:  # some decoders raise instead of returning nothing
+        array = None
+    if array is None:
+        raise InputError(
+            f"{name}: not a readable image (got {len(data)} bytes beginning with {data[:8]!r}, expected {FORMATS}). "
+            "It is damaged or of another format: copy or convert it again."
+        )
+    if array.ndim == 3:
+        swap = cv2.COLOR_BGRA2RGBA if array.shape[2] == 4 else cv2.COLOR_BGR2RGB
+        array = cv2.cvtColor(array, swap)
+    return _fit_channels(exif.apply(array, exif.orientation(data)), channels, name)
+
+
+def read_label(path: PathLike, palette: np.ndarray | None = None) -> np.ndarray:
+    """Index map [H, W], uint8 (int32 where a value is above 255), EXIF orientation applied.
+
+    Palette PNG: its indices. 1-bit: 0 and 1. Gray: as is. RGB(A) of three equal channels: that channel. Any other
+    colour mask: the row of `palette` (uint8 [n, 3]) that has exactly this colour.
+    Errors: unreadable file, colour mask without a palette, colours that the palette lacks.
+    """
+    data, name = _read_bytes(path), os.fspath(path)
+    if not data:
+        raise InputError(f"{name}: the label is empty (0 bytes). Copy it again or take it off the list.")
+    if data[:6] == _NPY:
+        return _small(_load_npy(data, name), name)
+    image = _open_pillow(data, name)
+    if image.mode == "P":
+        array = np.asarray(image)
+    elif image.mode == "1":
+        array = np.asarray(image).astype(np.uint8)
+    elif image.mode in ("LA", "La"):
+        array = np.asarray(image)[..., 0]
+    elif image.mode in ("RGB", "RGBA", "RGBX"):
+        array = _colours_to_indices(np.asarray(image)[..., :3], palette, name)
+    elif image.mode == "L" or image.mode.startswith("I"):
+        array = np.asarray(image)
+    else:
+        raise InputError(
+            f"{name}: labels of this kind cannot be read (got pixel mode {image.mode}, expected palette, 1-bit, gray "
+            "or RGB). Save it as an 8-bit gray or palette PNG of class numbers."
+        )
+    if image.format == "JPEG":
+        warn_once(f"{name}: the label is a JPEG, whose compression blurs class numbers. Save labels as PNG.")
+    if image.format != "TIFF":  # Pillow itself turns TIFFs
+        array = exif.apply(array, exif.orientation(data))
+    return _small(array, name)
+
+
+def image_size(path: PathLike) -> tuple[int, int]:
+    """(height, width) from the header alone, EXIF orientation applied."""
+    name = os.fspath(path)
+    try:
+        with open(path, "rb") as file:
+            if file.read(6) == _NPY:
+                return tuple(np.load(path, mmap_mode="r", allow_pickle=False).shape[:2])
+        with _pillow().open(path) as image:
+            width, height = image.size
+            turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
+    except (OSError, ValueError, SyntaxError) as error:
+        raise _unreadable(name, error) from error
+    return (width, height) if turned else (height, width)
+
+
+def write_png(path: PathLike, array: np.ndarray, palette: np.ndarray | None = None) -> None:
+    """Write a PNG whole or not at all, making its folders.
+
+    `array`: RGB uint8 [H, W, 3], or an index map [H, W] of integers or bools (16-bit gray above 255). With `palette`
+    (uint8 [n, 3]) the file is a palette PNG whose indices are the classes.
+    """
+    if array.ndim == 2:
+        array = _small(array, os.fspath(path))
+        if array.dtype != np.uint8:
+            array = array.astype(np.uint16)
+    if palette is not None and array.ndim == 2 and array.dtype == np.uint8:
+        write_bytes_atomic(path, _palette_png(array, palette))
+        return
+    if array.ndim == 3 and array.shape[2] >= 3:
+        array = cv2.cvtColor(array, cv2.COLOR_RGB2BGR if array.shape[2] == 3 else cv2.COLOR_RGBA2BGRA)
+    write_bytes_atomic(path, cv2.imencode(".png", array)[1].tobytes())
+
+
+def write_bytes_atomic(path: PathLike, data: bytes) -> None:
+    """Write `data` beside `path` and rename it into place; makes missing folders.
+
+    Errors: no room on the disk, no right to write, a file where a folder should be.
+    """
+    target = Path(path)
+    temporary = None
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(prefix=f".{target.name[:40]}.", dir=target.parent)
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+        os.chmod(temporary, 0o666 & ~_umask())  # mkstemp makes files that only their owner reads
+        os.replace(temporary, target)
+    except OSError as error:
+        if temporary is not None:
+            with contextlib.suppress(OSError):
+                os.unlink(temporary)
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        mend = "Make room there" if full else "Make it writable"
+        raise InputError(f"{target}: cannot be written ({error.strerror}). {mend} or choose another folder.") from error
+
+
+def overlay(image: np.ndarray, mask: np.ndarray, palette: np.ndarray, opacity: float = 0.6) -> np.ndarray:
+    """uint8 [H, W, 3]: the photo (uint8 [H, W, 3]) under the colours of `mask` (integers [H, W]).
+
+    `opacity` is the photo's share, as PaddleSeg's `weight`: 0.6 of the photo and 0.4 of the class colour. Values that
+    `palette` (uint8 [n, 3]) lacks, such as an ignore value, show the photo as it is.
+    """
+    colours = np.zeros((max(256, len(palette)), 3), np.uint8)
+    colours[: len(palette)] = palette
+    blended = cv2.addWeighted(image, opacity, colours[mask], 1 - opacity, 0)
+    if len(palette) < 256:
+        outside = mask >= len(palette)
+        blended[outside] = image[outside]
+    return blended
+
+
+def _read_bytes(path: PathLike) -> bytes:
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise _unreadable(os.fspath(path), error) from error
+
+
+def _unreadable(name: str, error: Exception) -> InputError:
+    if isinstance(error, FileNotFoundError):
+        return InputError(f"{name}: no such file. Mend the path, or the list that names it.")
+    if isinstance(error, OSError) and error.errno:
+        return InputError(f"{name}: cannot be read ({error.strerror}). Mend the path or the access rights.")
+    reason = "unknown or damaged format" if type(error).__name__ == "UnidentifiedImageError" else str(error)
+    return InputError(
+        f"{name}: not a readable image ({reason}; expected {FORMATS}). It is damaged, cut short or of another format: "
+        "copy or convert it again."
+    )
+
+
+def _pillow() -> Any:
+    try:
+        from PIL import Image
+    except ImportError as error:
+        raise InputError(f"Pillow cannot be loaded ({error}). Install it: pip install pillow") from error
+    return Image
+
+
+def _open_pillow(data: bytes, name: str) -> Any:
+    """A Pillow image with its pixels loaded, so that damage shows here."""
+    module = _pillow()
+    try:
+        image = module.open(io.BytesIO(data))
+        image.load()
+    except (OSError, ValueError, SyntaxError, EOFError, struct.error, module.DecompressionBombError) as error:
+        raise _unreadable(name, error) from error
+    return image
+
+
+def _refuse_truncated(data: bytes, name: str) -> None:
+    """OpenCV 4 fills the lost part of a cut JPEG with gray and only prints a warning: look for the end mark, and
+    where it is not at the very end (some cameras append data) ask Pillow, which is strict."""
+    tail = data[-64:].rstrip(b"\0\r\n")
+    if data[:2] == b"\xff\xd8":
+        whole = tail.endswith(b"\xff\xd9")
+    elif data[:8] == _PNG:
+        whole = b"IEND" in tail
+    else:
+        whole = data[:4] == b"RIFF" and len(data) >= 8 + struct.unpack_from("<I", data.ljust(8, b"\0"), 4)[0]
+    if not whole:
+        _open_pillow(data, name)
+
+
+def _load_npy(data: bytes, name: str) -> np.ndarray:
+    try:
+        return np.load(io.BytesIO(data), allow_pickle=False)
+    except (ValueError, EOFError, OSError) as error:
+        raise InputError(f"{name}: not a readable .npy array ({error}). Save it again with numpy.save.") from error
+
+
+def _decode_npy(data: bytes, name: str) -> np.ndarray:
+    array = _load_npy(data, name)
+    if array.dtype != np.uint8 or array.ndim not in (2, 3):
+        raise InputError(
+            f"{name}: such arrays are not supported yet (got {array.dtype} of shape {list(array.shape)}, expected "
+            "uint8 [H, W] or [H, W, bands]). Scale it to 8 bits, bands last."
+        )
+    return array
+
+
+def _decode_tiff(data: bytes, name: str) -> np.ndarray:
+    """8-bit TIFF of 1, 3 or 4 bands; the place where more bands and other number types belong."""
+    what = "TIFF of this kind is not supported yet (got {}, expected 8-bit with 1, 3 or 4 bands)"
+    mend = "Convert it to an 8-bit TIFF or PNG, or to an 8-bit .npy of more bands."
+    try:
+        image = _open_pillow(data, name)
+    except InputError as error:
+        if "unknown or damaged format" not in str(error):
+            raise
+        raise InputError(f"{name}: {what.format('a number type or band count that cannot be read')}. {mend}") from error
+    bits = image.tag_v2.get(258, (1,)) if hasattr(image, "tag_v2") else (8,)
+    if max(bits) > 8 or image.mode not in ("1", "L", "P", "LA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr"):
+        raise InputError(f"{name}: {what.format(f'{max(bits)} bits, pixel mode {image.mode}')}. {mend}")
+    if image.mode in ("1", "L", "LA"):
+        return np.asarray(image.convert("L"))
+    return np.asarray(image if image.mode in ("RGB", "RGBA") else image.convert("RGB"))
+
+
+def _fit_channels(array: np.ndarray, channels: int, name: str) -> np.ndarray:
+    """[H, W] or [H, W, C] -> contiguous [H, W, channels]: gray repeated, colour to gray, alpha dropped."""
+    array = array[..., None] if array.ndim == 2 else array
+    found = array.shape[2]
+    if (found == 2 and channels in (1, 3)) or (found == 4 and channels == 3):  # gray + alpha, RGB + alpha
+        array = array[..., : found - 1]
+    elif found in (3, 4) and channels == 1:
+        array = cv2.cvtColor(np.ascontiguousarray(array[..., :3]), cv2.COLOR_RGB2GRAY)[..., None]
+    if array.shape[2] == 1 and channels == 3:
+        array = np.repeat(array, 3, axis=2)
+    if array.shape[2] != channels:
+        raise InputError(
+            f"{name}: wrong number of bands (got {found}, expected img_channels: {channels}). Set img_channels: "
+            f"{found} in the data set and in_channels in the model, or convert the image."
+        )
+    return np.ascontiguousarray(array)
+
+
+def _small(array: np.ndarray, name: str) -> np.ndarray:
+    """An index map as contiguous uint8, or int32 where values need it."""
+    if array.ndim == 3 and 1 in (array.shape[0], array.shape[2]):
+        array = array[..., 0] if array.shape[2] == 1 else array[0]
+    if array.ndim != 2 or array.dtype.kind not in "iub":
+        raise InputError(
+            f"{name}: not a map of class numbers (got {array.dtype} of shape {list(array.shape)}, expected integers "
+            "[H, W]). Save one class number a pixel."
+        )
+    if array.dtype.itemsize == 1 and array.dtype.kind in "ub":
+        return np.ascontiguousarray(array, np.uint8)
+    fits = array.size == 0 or (array.min() >= 0 and array.max() <= 255)
+    return np.ascontiguousarray(array, np.uint8 if fits else np.int32)
+
+
+@functools.lru_cache(maxsize=2)
+def _colour_table(palette: bytes) -> np.ndarray:
+    """int16 [2**24]: packed colour -> first palette row of that colour, -1 where there is none."""
+    rows = np.frombuffer(palette, np.uint8).reshape(-1, 3).astype(np.int64)
+    table = np.full(1 << 24, -1, np.int16)
+    packed = (rows[:, 0] << 16) | (rows[:, 1] << 8) | rows[:, 2]
+    table[packed[::-1]] = np.arange(len(rows) - 1, -1, -1)
+    return table
+
+
+def _colours_to_indices(array: np.ndarray, palette: np.ndarray | None, name: str) -> np.ndarray:
+    """RGB uint8 [H, W, 3] -> class numbers [H, W]; see `read_label`."""
+    red, green, blue = (array[..., band] for band in range(3))
+    if palette is None:
+        if np.array_equal(red, green) and np.array_equal(red, blue):
+            return red
+        raise InputError(
+            f"{name}: a colour label (RGB with different channels; expected class numbers). Give the colour of every "
+            "class as `palette: [[r, g, b], ...]` in the data set, or convert it to a palette or gray PNG."
+        )
+    packed = (red.astype(np.int32) << 16) | (green.astype(np.int32) << 8) | blue
+    indices = _colour_table(np.ascontiguousarray(palette, np.uint8).tobytes())[packed]
+    strange = np.unique(packed[indices < 0])
+    if strange.size and np.array_equal(red, green) and np.array_equal(red, blue):
+        return red  # class numbers saved as RGB
+    if strange.size:
+        listed = ", ".join(str([int(c) >> 16, int(c) >> 8 & 255, int(c) & 255]) for c in strange[:5])
+        raise InputError(
+            f"{name}: {strange.size} colours of the label are not in the palette of {len(palette)} (got {listed}"
+            f"{', ...' if strange.size > 5 else ''}). Add them to `palette`, or mend the label (a JPEG or a resized "
+            "label has mixed colours)."
+        )
+    return indices
+
+
+def _palette_png(array: np.ndarray, palette: np.ndarray) -> bytes:
+    """An 8-bit palette PNG (PNG specification, 11.2) of uint8 [H, W]; OpenCV cannot write these. Classes that the
+    palette lacks get VOC colours."""
+    colours = voc_palette(256)
+    colours[: len(palette)] = palette[:256]
+    height, width = array.shape
+    rows = np.zeros((height, width + 1), np.uint8)  # each row begins with its filter type, 0: none
+    rows[:, 1:] = array
+    parts = (
+        (b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 3, 0, 0, 0)),
+        (b"PLTE", colours.tobytes()),
+        (b"IDAT", zlib.compress(rows.tobytes(), 4)),
+        (b"IEND", b""),
+    )
+    chunks = (struct.pack(">I", len(b)) + k + b + struct.pack(">I", zlib.crc32(k + b)) for k, b in parts)
+    return _PNG + b"".join(chunks)
+
+
+@functools.lru_cache(maxsize=1)
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
