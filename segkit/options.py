@@ -38,8 +38,10 @@ class TrainOptions(CommonOptions):
     save_dir: str = option("output", "folder for checkpoints and logs")
     use_vdl: bool = option(False, "write VisualDL curves and pictures into save_dir")
     do_eval: bool = option(False, "evaluate at every save_interval and keep the best model")
-    save_interval: int = option(
-        1000, "iterations between checkpoints and evaluations", aliases=("--save_interval_iters",)
+    save_interval: Optional[int] = option(
+        None,
+        "iterations between checkpoints and evaluations; default: 1000, or a fifth of iters where that is less",
+        aliases=("--save_interval_iters",),
     )
     log_iters: int = option(10, "iterations between log lines")
     resume_model: Optional[str] = option(None, "continue from a run folder, an iter_N folder, or 'auto'")
@@ -113,7 +115,6 @@ class ExportOptions:
     )
     format: Literal["paddle", "paddle2", "onnx", "openvino", "all"] = option("paddle", "file format")
     precision: Literal["fp32"] = option("fp32", "weights of the exported model")
-    for_fd: bool = option(False, "accepted, without effect")
 
 
 @dataclass

@@ -103,3 +103,46 @@ BACKBONES = Registry("backbone", "BACKBONES", "segkit.models")
 LOSSES = Registry("loss", "LOSSES", "segkit.losses")
 DATASETS = Registry("data set", "DATASETS", "segkit.datasets")
 TRANSFORMS = Registry("transform", "TRANSFORMS", "segkit.transforms")
+
+
+class ForeignRegistry(Registry):
+    """Classes of another library, such as Paddle's optimizers, found in any case.
+
+    `module` (imported at the first look-up) has a function `classes` that returns name -> class, and a
+    class `extras` whose signature holds the further keys that a node of this kind may have.
+    """
+
+    def __init__(self, kind: str, module: str, classes: str, extras: str):
+        super().__init__(kind, "", module)
+        self._classes_name, self._extras_name = classes, extras
+
+    @cached_property
+    def _by_lower(self) -> dict[str, tuple[str, type]]:
+        classes = getattr(importlib.import_module(self.package), self._classes_name)()
+        return {name.lower(): (name, cls) for name, cls in classes.items()}
+
+    def names(self) -> list[str]:
+        """Every name, sorted, in the library's own spelling."""
+        return sorted(name for name, _ in self._by_lower.values())
+
+    def __contains__(self, name: object) -> bool:
+        return str(name).lower() in self._by_lower
+
+    def get(self, name: str) -> type:
+        """The class of that name in any case, or an `InputError` that lists near ones."""
+        if name not in self:
+            raise InputError(self.unknown(name))
+        return self._by_lower[name.lower()][1]
+
+    def spelling(self, name: str) -> str:
+        """The library's own spelling of a name it has."""
+        return self._by_lower[name.lower()][0]
+
+    @property
+    def extras(self) -> type:
+        """What holds the further keys: its signature is their schema."""
+        return getattr(importlib.import_module(self.package), self._extras_name)
+
+
+OPTIMIZERS = ForeignRegistry("optimizer", "segkit.optim", "optimizer_classes", "OptimizerKeys")
+SCHEDULERS = ForeignRegistry("lr_scheduler", "segkit.optim", "scheduler_classes", "SchedulerKeys")

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
+import io
 import os
 import shutil
+import sys
 import warnings
 
 from segkit.errors import InputError
@@ -38,9 +41,23 @@ def prepare() -> None:
 
 
 def require_paddle() -> None:
-    """Raise an `InputError` with both install lines where paddle is absent."""
+    """Import paddle with the threads set and without its start-up noise.
+
+    Where it is not installed, an `InputError` gives both install lines.
+    """
+    if "paddle" in sys.modules:
+        return
     if importlib.util.find_spec("paddle") is None:
         raise InputError(f"PaddlePaddle is not installed. On a CPU: {CPU_LINE}. On an NVIDIA GPU: {GPU_LINE}.")
+    prepare()
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            importlib.import_module("paddle")
+    finally:
+        for line in said.getvalue().splitlines():
+            if "OMP_NUM_THREADS" not in line:  # it advises one thread, which leaves the other cores idle
+                print(line, file=sys.stderr)
 
 
 def has_nvidia_gpu() -> bool:

@@ -1,0 +1,141 @@
+"""From config nodes to objects. Knows no component by name; paddle is imported by those that need it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from segkit.config import Config
+from segkit.config.signature import fields_of
+from segkit.errors import InputError
+from segkit.registry import BACKBONES, DATASETS, LOSSES, MODELS, TRANSFORMS, Registry
+
+if TYPE_CHECKING:
+    import numpy as np
+
+_NESTED: dict[str, tuple[Registry, ...]] = {
+    "model": (BACKBONES, MODELS),
+    "backbone": (BACKBONES,),
+    "loss": (LOSSES,),
+    "data set": (TRANSFORMS,),
+    "transform": (TRANSFORMS,),
+}
+
+
+def build(registry: Registry, node: dict[str, Any], **defaults: Any) -> Any:
+    """The object of a node `{type: Name, key: value, ...}`, nested nodes built first.
+
+    `defaults` fill keys that the node leaves out and the class takes; they reach nested nodes of the same kind.
+    """
+    cls = registry.get(node["type"])
+    takes = fields_of(cls)
+    raw = getattr(cls, "RAW_ARGUMENTS", ())
+    arguments = {key: value for key, value in defaults.items() if key in takes}
+    for key, value in node.items():
+        if key != "type":
+            arguments[key] = value if key in raw else _nested(registry.kind, value, defaults)
+    return cls(**arguments)
+
+
+def _nested(kind: str, value: Any, defaults: dict[str, Any]) -> Any:
+    if isinstance(value, list):
+        return [_nested(kind, item, defaults) for item in value]
+    if not isinstance(value, dict):
+        return value
+    if "type" not in value:
+        return {key: _nested(kind, item, defaults) for key, item in value.items()}
+    for registry in _NESTED.get(kind, ()):
+        if value["type"] in registry:
+            passed = defaults if registry.kind == kind and kind == "loss" else {}
+            return build(registry, value, **passed)
+    return value
+
+
+@dataclass(frozen=True)
+class DataInfo:
+    """What a data set tells everyone else. `palette`: uint8 [num_classes, 3], RGB."""
+
+    num_classes: int
+    ignore_index: int
+    class_names: list[str]
+    palette: np.ndarray
+    img_channels: int
+
+
+def data_info(cfg: Config) -> DataInfo:
+    """The training set's facts, from the config alone: the photos need not be there."""
+    node = dict(cfg.data["train_dataset"])
+    cls = DATASETS.get(node.pop("type"))
+    _locate(cfg, node)
+    return DataInfo(**cls.info(**node))
+
+
+def _locate(cfg: Config, node: dict[str, Any]) -> None:
+    root = node.get("dataset_root")
+    if isinstance(root, str):
+        node["dataset_root"] = str(cfg.find(root))
+    for key in ("train_path", "val_path", "test_path"):
+        if isinstance(node.get(key), str):
+            node[key] = str(cfg.find(node[key]))
+
+
+def build_transforms(cfg: Config, part: str) -> list[Any]:
+    """The transforms of `train`, `val` or `export` (the latter falls back on val's)."""
+    if part == "export":
+        nodes = (cfg.data.get("export") or {}).get("transforms")
+        if nodes is None:
+            return build_transforms(cfg, "val")
+    else:
+        nodes = cfg.data.get(f"{part}_dataset", {}).get("transforms", [])
+    return [build(TRANSFORMS, node) for node in nodes]
+
+
+def build_dataset(cfg: Config, part: str, use_multilabel: bool = False) -> Any:
+    """The data set of `train` or `val`, its mode set to the part unless the config says otherwise."""
+    node = cfg.data.get(f"{part}_dataset")
+    if node is None:
+        raise InputError(f"{cfg.path}: there is no {part}_dataset. Add one to evaluate on.")
+    node = {"mode": part, **node}
+    _locate(cfg, node)
+    node["transforms"] = build_transforms(cfg, part)
+    shared: dict[str, Any] = {"use_multilabel": True} if use_multilabel else {}
+    if part == "val" and "num_classes" not in node:
+        shared["num_classes"] = data_info(cfg).num_classes
+    return _at_place(cfg, f"{part}_dataset", lambda: build(DATASETS, node, **shared))
+
+
+def build_model(cfg: Config) -> Any:
+    """The model, classes and bands filled in from the data set. Loads no weights."""
+    info = data_info(cfg)
+    defaults = {"num_classes": info.num_classes, "in_channels": info.img_channels}
+    return _at_place(cfg, "model", lambda: build(MODELS, cfg.data["model"], **defaults))
+
+
+def build_losses(cfg: Config, key: str = "loss") -> list[tuple[str, Callable[..., Any], float]]:
+    """(name, loss, coefficient) for each entry of `loss` or `distill_loss`; names are unique."""
+    info = data_info(cfg)
+    node = cfg.data[key]
+    ignore_index = node.get("ignore_index", info.ignore_index)
+    if ignore_index != info.ignore_index:
+        raise InputError(
+            f"{cfg.mark(key, 'ignore_index')}: {key}.ignore_index is {ignore_index}, but the data set ignores "
+            f"{info.ignore_index}. Give it in one place: train_dataset.ignore_index."
+        )
+    found, names = [], []
+    for item, coef in zip(node["types"], node["coef"]):
+        loss = build(LOSSES, item, ignore_index=ignore_index, num_classes=info.num_classes)
+        names.append(item["type"])
+        count = names.count(item["type"])
+        found.append((item["type"] if count == 1 else f"{item['type']}_{count}", loss, float(coef)))
+    return found
+
+
+def _at_place(cfg: Config, key: str, make: Callable[[], Any]) -> Any:
+    """Run a constructor; a message without a place of its own gets the config's."""
+    try:
+        return make()
+    except InputError as error:
+        if str(error).startswith(("/", str(cfg.path))):
+            raise
+        raise InputError(f"{cfg.mark(key)}: {key}: {error}") from error

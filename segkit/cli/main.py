@@ -1,0 +1,96 @@
+"""`segkit COMMAND ...`: finds the command, runs it, and turns mistakes into one message and an exit code."""
+
+from __future__ import annotations
+
+import errno
+import importlib
+import json
+import sys
+from typing import Any
+
+from segkit import __version__, log
+from segkit.errors import InputError
+
+COMMANDS = {
+    "train": "train a model from a config",
+    "val": "evaluate trained weights",
+    "predict": "segment photos with trained weights",
+    "export": "write a trained model for deployment",
+    "infer": "segment photos with an exported model",
+    "config": "print or check a resolved config",
+    "info": "versions and device, or a model's layers, parameters and FLOPs",
+}
+_DISK = {
+    errno.ENOSPC: "the disk is full",
+    errno.EROFS: "the file system is read-only",
+    errno.EDQUOT: "the quota is used up",
+    errno.EACCES: "permission is denied",
+}
+
+
+def usage() -> str:
+    """The text of `segkit --help`."""
+    rows = "\n".join(f"  {name:9} {text}" for name, text in COMMANDS.items())
+    return (
+        "usage: segkit COMMAND [flags]\n\nSemantic segmentation on PaddlePaddle, from a YAML config.\n\n"
+        f"commands:\n{rows}\n\n"
+        "segkit COMMAND --help lists the flags of a command; segkit --version prints the version."
+    )
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command. Exit codes: 0 done, 2 the input is wrong, 130/143 stopped; a bug keeps its traceback."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    if not argv or argv[0] in ("-h", "--help", "help"):
+        print(usage())
+        return 0
+    if "--version" in argv:
+        print(f"segkit {__version__}")
+        return 0
+    log.setup(quiet="--quiet" in argv)
+    try:
+        return _run(argv[0], argv[1:])
+    except InputError as error:
+        _complain(str(error))
+        return 2
+    except OSError as error:
+        if error.errno not in _DISK:
+            raise
+        _complain(
+            f"{error.filename or 'output'}: cannot be written, {_DISK[error.errno]}. "
+            "Free space or choose another folder."
+        )
+        return 2
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        return 130
+
+
+def _complain(text: str) -> None:
+    print(f"segkit: error: {text}", file=sys.stderr)
+
+
+def _run(command: str, argv: list[str]) -> int:
+    if command not in COMMANDS:
+        from segkit.registry import nearest
+
+        raise InputError(
+            f"unknown command '{command}'.{nearest(command, list(COMMANDS))} Commands: {', '.join(COMMANDS)}. "
+            "See segkit --help."
+        )
+    from segkit.cli.flags import Parser, add_common
+
+    module = importlib.import_module(f"segkit.cli.{command}")
+    parser = Parser(prog=f"segkit {command}", description=module.__doc__, allow_abbrev=False)
+    module.add_arguments(parser)
+    add_common(parser)
+    parser.add_argument("--version", action="store_true", help="print the version")
+    args = parser.parse(argv)
+    result: Any = module.run(args)
+    if args.json and isinstance(result, dict):
+        print(json.dumps(result))
+    return result if isinstance(result, int) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,115 @@
+"""PaddleSeg's older spellings, brought to the one that the rest of segkit reads."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from segkit.config.source import Mark, MarkedDict, MarkedList
+from segkit.errors import InputError
+from segkit.registry import OPTIMIZERS, SCHEDULERS
+
+_DECAYS = {"poly": "PolynomialDecay", "piecewise": "PiecewiseDecay", "stepdecay": "StepDecay"}
+
+
+def normalise(data: MarkedDict) -> MarkedDict:
+    """`data` in the new spelling; what is wrong beyond repair is left for the check to name."""
+    result = MarkedDict()
+    for key in data:
+        result.take(key, data)
+    if "learning_rate" in result:
+        _learning_rate(result)
+    if isinstance(result.get("lr_scheduler"), MarkedDict):
+        result["lr_scheduler"] = _scheduler(result["lr_scheduler"])
+    if isinstance(result.get("optimizer"), MarkedDict):
+        result["optimizer"] = _optimizer(result["optimizer"])
+    for key in ("loss", "distill_loss"):
+        if isinstance(result.get(key), MarkedDict):
+            result[key] = _loss(result[key])
+    return result
+
+
+def _copy(node: MarkedDict) -> MarkedDict:
+    result = MarkedDict()
+    for key in node:
+        result.take(key, node)
+    return result
+
+
+def _learning_rate(data: MarkedDict) -> None:
+    """`learning_rate: {value, decay: {type: poly, ...}}` or a plain number -> `lr_scheduler`."""
+    mark = data.marks["learning_rate"]
+    old = data.drop("learning_rate")
+    if "lr_scheduler" in data:
+        raise InputError(
+            f"{mark}: learning_rate is the older spelling of lr_scheduler, which also stands at "
+            f"{data.marks['lr_scheduler']}. Keep one of them."
+        )
+    new = MarkedDict()
+    value, value_mark = old, mark
+    decay: Any = MarkedDict()
+    if isinstance(old, MarkedDict):
+        unknown = sorted(set(old) - {"value", "decay"})
+        if unknown or "value" not in old:
+            raise InputError(
+                f"{mark}: learning_rate has the keys value and decay (got {', '.join(map(str, old))}). "
+                "Write learning_rate: {value: 0.01, decay: {type: poly, power: 0.9, end_lr: 0}}."
+            )
+        value, value_mark = old["value"], old.marks["value"]
+        decay = old.get("decay") or MarkedDict()
+    kind = str(decay.get("type", "poly"))
+    name = _DECAYS.get(kind.lower(), kind)
+    new.put("type", name, decay.marks.get("type", mark))
+    new.put("values" if name == "PiecewiseDecay" else "learning_rate", value, value_mark)
+    for key in decay:
+        if key != "type":
+            new.take(key, decay)
+    if name == "PolynomialDecay":
+        for key, default in (("power", 0.9), ("end_lr", 0)):
+            if key not in new:
+                new.put(key, default, mark)
+    data.put("lr_scheduler", new, mark)
+
+
+def _scheduler(node: MarkedDict) -> MarkedDict:
+    node = _copy(node)
+    if isinstance(node.get("type"), str) and node["type"] in SCHEDULERS:
+        node["type"] = SCHEDULERS.spelling(node["type"])
+    return node
+
+
+def _optimizer(node: MarkedDict) -> MarkedDict:
+    """Type names in any case; `sgd` with a momentum is Momentum."""
+    node = _copy(node)
+    kind = node.get("type")
+    if isinstance(kind, str) and kind in OPTIMIZERS:
+        node["type"] = OPTIMIZERS.spelling(kind)
+        if node["type"] == "SGD" and "momentum" in node:
+            node["type"] = "Momentum"
+    return node
+
+
+def _loss(node: MarkedDict) -> MarkedDict:
+    """One entry of `types` serves every entry of `coef`; `loss.ignore_index` goes into each entry."""
+    node = _copy(node)
+    types, coef = node.get("types"), node.get("coef")
+    if isinstance(types, MarkedDict):
+        types = _listed(types, node.marks["types"])
+    if isinstance(types, list) and types and coef is None:
+        node.put("coef", [1] * len(types), node.marks["types"])
+        coef = node["coef"]
+    if isinstance(coef, (int, float)) and not isinstance(coef, bool):
+        coef = node["coef"] = [coef]
+    if isinstance(types, list) and isinstance(coef, list) and len(types) == 1 < len(coef):
+        spread = MarkedList()
+        for _ in coef:
+            spread.add(types[0], types.marks[0])
+        types = spread
+    if types is not None:
+        node["types"] = types
+    return node
+
+
+def _listed(value: Any, mark: Mark) -> MarkedList:
+    items = MarkedList()
+    items.add(value, mark)
+    return items

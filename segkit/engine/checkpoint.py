@@ -1,0 +1,228 @@
+"""Checkpoints that appear whole or not at all, and finding the one to go on from."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from segkit.config import Config
+from segkit.dist import is_main
+from segkit.engine.weights import load_state, save_state
+from segkit.errors import InputError
+from segkit.log import logger
+
+WEIGHTS, OPTIMIZER, EMA, TRAINER, CONFIG = (
+    "model.pdparams", "model.pdopt", "ema_model.pdparams", "trainer.pdstate", "config.yml",
+)  # fmt: skip
+_LEFT_BEHIND = ("best_model", "train.log", "metrics.jsonl")
+
+
+@dataclass
+class Progress:
+    """What the next iteration depends on beside weights and optimizer.
+
+    Everything random is drawn from (seed, epoch, index) or (seed, iteration), so that no generator's state
+    need be kept. `position`: the sampler's epoch and batch to go on from.
+    """
+
+    iteration: int = 0
+    position: list[int] = field(default_factory=lambda: [0, 0])
+    seed: int = 42
+    best_score: float | None = None
+    best_iteration: int = 0
+    evaluations_without_gain: int = 0
+    scaler: dict[str, Any] = field(default_factory=dict)
+
+
+def publish(folder: Path, write: Callable[[Path], None]) -> None:
+    """Fill a folder beside `folder` with `write(path)`, flush it to the disk and rename it into place."""
+    beside = folder.with_name(f".{folder.name}.part")
+    shutil.rmtree(beside, ignore_errors=True)
+    try:
+        beside.mkdir(parents=True)
+        write(beside)
+        for path in beside.iterdir():
+            _sync(path)
+        _sync(beside)
+    except OSError as error:
+        shutil.rmtree(beside, ignore_errors=True)
+        raise InputError(
+            f"{folder}: cannot be written ({error.strerror or error}). Free space or choose another --save_dir; "
+            "the last whole checkpoint is untouched."
+        ) from error
+    except BaseException:
+        shutil.rmtree(beside, ignore_errors=True)
+        raise
+    old = folder.with_name(f".{folder.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if folder.exists():
+        folder.rename(old)
+    beside.rename(folder)
+    _sync(folder.parent)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _sync(path: Path) -> None:
+    if path.is_dir() and os.name == "nt":
+        return
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+class Checkpointer:
+    """Writes `save_dir/iter_N` every `interval` iterations, keeping the newest `keep`, and `save_dir/best_model`.
+
+    Only the main rank writes.
+    """
+
+    def __init__(self, save_dir: Path, cfg: Config, interval: int, keep: int):
+        self.save_dir = save_dir
+        self.cfg = cfg
+        self.interval = interval
+        self.keep = keep
+
+    def due(self, iteration: int) -> bool:
+        """Whether this iteration ends an interval or the run."""
+        return iteration % self.interval == 0 or iteration == self.cfg.iters
+
+    def save(self, state: TrainState, progress: Progress) -> Path:
+        """Write `iter_N` for where `progress` stands and delete the oldest beyond `keep`."""
+        folder = self.save_dir / f"iter_{progress.iteration}"
+        if not is_main():
+            return folder
+
+        def write(path: Path) -> None:
+            save_state(state.model.state_dict(), path / WEIGHTS)
+            save_state(state.optimizer.state_dict(), path / OPTIMIZER)
+            if state.ema is not None:
+                save_state(state.ema.state_dict(), path / EMA)
+            save_state(dict(vars(progress)), path / TRAINER)
+            self.cfg.save(path / CONFIG)
+
+        publish(folder, write)
+        for old in iterations(self.save_dir)[: -self.keep]:
+            shutil.rmtree(old, ignore_errors=True)
+        return folder
+
+    def save_best(self, weights: dict[str, Any]) -> None:
+        """Write `best_model` from a state dict."""
+        if not is_main():
+            return
+
+        def write(path: Path) -> None:
+            save_state(weights, path / WEIGHTS)
+            self.cfg.save(path / CONFIG)
+
+        publish(self.save_dir / "best_model", write)
+
+
+@dataclass
+class TrainState:
+    """The objects that a checkpoint is made of. `ema` is None without `--use_ema`."""
+
+    model: Any
+    optimizer: Any
+    ema: Any | None = None
+
+
+def iterations(save_dir: Path) -> list[Path]:
+    """The whole `iter_N` folders of a run, oldest first."""
+    found = [path for path in save_dir.glob("iter_*") if re.fullmatch(r"iter_\d+", path.name) and is_whole(path)]
+    return sorted(found, key=lambda path: int(path.name[5:]))
+
+
+def is_whole(folder: Path) -> bool:
+    """Whether a folder holds what a run can go on from."""
+    return all((folder / name).is_file() for name in (WEIGHTS, OPTIMIZER, TRAINER))
+
+
+def find(resume_model: str, save_dir: Path) -> Path | None:
+    """The iter folder that `--resume_model` means: a run folder's newest, an iter folder, or `auto` (None when
+    save_dir holds none yet)."""
+    if resume_model == "auto":
+        found = iterations(save_dir)
+        return found[-1] if found else None
+    path = Path(resume_model)
+    if path.is_file():
+        path = path.parent
+    if not path.is_dir():
+        raise InputError(
+            f"--resume_model {resume_model}: there is no such folder. Give a run folder, an iter_N folder or auto."
+        )
+    if is_whole(path):
+        return path
+    found = iterations(path)
+    if found:
+        return found[-1]
+    missing = [name for name in (WEIGHTS, OPTIMIZER, TRAINER) if not (path / name).is_file()]
+    raise InputError(
+        f"--resume_model {resume_model}: this is no checkpoint to go on from: it has neither iter_N folders nor "
+        f"{', '.join(missing)}. Give output/iter_N, the run's folder, or auto; "
+        "to start from weights alone set model.pretrained."
+    )
+
+
+def restore(folder: Path, state: TrainState, iters: int) -> Progress:
+    """Put a checkpoint back and return where it stood. Nothing left to train is an `InputError`."""
+    progress = Progress(**load_state(folder / TRAINER))
+    if progress.iteration >= iters:
+        raise InputError(
+            f"{folder}: this run is finished: it stands at iteration {progress.iteration} of {iters}. "
+            "Raise --iters to train on."
+        )
+    from segkit.engine.weights import load_weights
+
+    load_weights(state.model, folder / WEIGHTS, strict=True)
+    saved = load_state(folder / OPTIMIZER)
+    saved.pop("LR_Scheduler", None)  # replayed instead: exact for every schedule, nested ones included
+    known = set(state.optimizer.state_dict()) - {"LR_Scheduler"}
+    if known and saved and not known & set(saved):
+        raise InputError(
+            f"{folder / OPTIMIZER}: this is the state of another optimizer. "
+            "Resume with the optimizer it was saved with."
+        )
+    state.optimizer.set_state_dict(saved)
+    if state.ema is not None:
+        if not (folder / EMA).is_file():
+            raise InputError(f"{folder}: has no {EMA}: it was trained without --use_ema. Resume without it.")
+        state.ema.load(load_state(folder / EMA))
+    return progress
+
+
+def move_aside(save_dir: Path) -> None:
+    """Before a run that starts anew: what an earlier one left in `save_dir` goes into `previous_N`, losing nothing."""
+    old = [*save_dir.glob("iter_*"), *(save_dir / name for name in _LEFT_BEHIND), *save_dir.glob("vdlrecords.*")]
+    old = [path for path in old if path.exists()]
+    if not old or not is_main():
+        return
+    number = 1
+    while (save_dir / f"previous_{number}").exists():
+        number += 1
+    target = save_dir / f"previous_{number}"
+    target.mkdir()
+    for path in old:
+        path.rename(target / path.name)
+    logger.info("%s held an earlier run: moved to %s. (To go on from it: --resume_model auto.)", save_dir, target)
+
+
+def prepare_folder(save_dir: Path) -> None:
+    """Make `save_dir` and try to write there, so that a read-only place is known before training."""
+    if not is_main():
+        return
+    trial = save_dir / ".write_test"
+    try:
+        save_dir.mkdir(parents=True, exist_ok=True)
+        trial.write_bytes(b"")
+        trial.unlink()
+    except OSError as error:
+        raise InputError(
+            f"--save_dir {save_dir}: cannot be written ({error.strerror or error}). Choose another folder."
+        ) from error

@@ -1,0 +1,89 @@
+"""VisualDL curves and pictures of a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from segkit.dist import is_main
+from segkit.errors import InputError
+from segkit.io import overlay
+from segkit.log import warn_once
+
+_FILE = "vdlrecords.segkit.log"  # one name for all, so that a resumed run goes on in the same file
+
+
+class Dashboard:
+    """Writes VisualDL records into `folder`; does nothing when `folder` is None or on other ranks than the main one."""
+
+    def __init__(self, folder: Path | None):
+        self._writer: Any = None
+        if folder is None or not is_main():
+            return
+        try:
+            from visualdl import LogWriter
+        except ImportError as error:
+            raise InputError(f"--use_vdl needs VisualDL ({error}). Install it: pip install visualdl.") from None
+        self._writer = LogWriter(logdir=str(folder), file_name=_FILE)
+
+    @property
+    def on(self) -> bool:
+        """Whether anything is written."""
+        return self._writer is not None
+
+    def train(self, iteration: int, row: dict[str, float]) -> None:
+        """`Train/<name>` for each number of a log line."""
+        if self._writer is None:
+            return
+        for name in ("loss", "lr", "batch_cost", "reader_cost", "ips"):
+            self._writer.add_scalar(f"Train/{name}", row[name], iteration)
+        for name, value in row.items():
+            if name.startswith("loss_"):
+                self._writer.add_scalar(f"Train/{name}", value, iteration)
+
+    def evaluate(self, iteration: int, metrics: dict[str, Any]) -> None:
+        """`Evaluate/mIoU`, `Evaluate/Acc`, ... and `Evaluate/IoU_<class>`."""
+        if self._writer is None:
+            return
+        for name in ("mIoU", "Acc", "Kappa", "mDice"):
+            if name in metrics:
+                self._writer.add_scalar(f"Evaluate/{name}", float(metrics[name]), iteration)
+        for name, value in zip(metrics["class_names"], metrics["class_iou"]):
+            if value is not None and value == value:
+                self._writer.add_scalar(f"Evaluate/IoU_{name}", float(value), iteration)
+
+    def panel(
+        self, iteration: int, number: int, parts: tuple[np.ndarray, np.ndarray, np.ndarray], palette: np.ndarray
+    ) -> None:
+        """One picture `input | label | prediction`. `parts`: photo uint8 [H, W, 3], label and prediction [H, W]."""
+        if self._writer is None:
+            return
+        photo, label, prediction = parts
+        row = [photo, overlay(photo, label, palette), overlay(photo, prediction, palette)]
+        self._writer.add_image(
+            f"Evaluate/sample_{number}: input, label, prediction", np.concatenate(row, axis=1), iteration
+        )
+
+    def settings(self, values: dict[str, Any]) -> None:
+        """Hyper-parameters, compared with `Evaluate/mIoU` and `Train/loss`."""
+        if self._writer is not None:
+            flat = {key: value if isinstance(value, (int, float, str)) else str(value) for key, value in values.items()}
+            self._writer.add_hparams(flat, ["Train/loss", "Evaluate/mIoU"])
+
+    def graph(self, model: Any, input_shape: list[int]) -> None:
+        """The model's graph; where VisualDL cannot trace a model, the run goes on without it."""
+        if self._writer is None:
+            return
+        import paddle
+
+        try:
+            self._writer.add_graph(model, input_spec=[paddle.static.InputSpec(input_shape, "float32")])
+        except Exception as error:  # tracing is VisualDL's and Paddle's own business; the curves matter more
+            warn_once(f"VisualDL could not draw the model's graph ({type(error).__name__}); the curves are written.")
+
+    def close(self) -> None:
+        """Flush and close the records."""
+        if self._writer is not None:
+            self._writer.close()

@@ -1,0 +1,64 @@
+"""What happens once at the start of training: pretrained weights, and the page that says what is about to run."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import paddle
+
+from segkit import __version__
+from segkit.config import Config
+from segkit.dist import world_size
+from segkit.engine.weights import load_weights
+from segkit.errors import InputError
+from segkit.log import logger
+from segkit.options import TrainOptions
+
+
+def load_pretrained(cfg: Config, model: paddle.nn.Layer) -> None:
+    """`model.pretrained`: weights to start from; what did not fit is listed in the log."""
+    path = cfg.data["model"].get("pretrained")
+    if path is None:
+        return
+    place = cfg.mark("model", "pretrained")
+    try:
+        report = load_weights(model, path if "://" in path else cfg.find(path))
+    except InputError as error:
+        raise InputError(f"{place}: model.pretrained: {error}") from error
+    logger.info("pretrained weights: %s", report)
+
+
+def say_start(cfg: Config, options: TrainOptions, dataset: Any, model: paddle.nn.Layer) -> None:
+    """Device, data, model, batch, schedule and output, in a few lines."""
+    batch = cfg.batch_size * world_size() * options.accumulate_steps
+    detail = (
+        f" ({cfg.batch_size} x {world_size()} ranks x {options.accumulate_steps} accumulated)"
+        if batch != cfg.batch_size
+        else ""
+    )
+    parameters = sum(p.size for p in model.parameters())
+    frozen = sum(p.size for p in model.parameters() if p.stop_gradient)
+    rows = {
+        "segkit": f"{__version__}, Paddle {paddle.__version__}, Python {sys.version.split()[0]}",
+        "device": f"{paddle.get_device()}, {threads()}{options.precision}",
+        "data": f"{len(dataset)} training images, {dataset.num_classes} classes: {_names(dataset.class_names)}",
+        "model": f"{cfg.data['model']['type']}, {parameters:,} parameters"
+        + (f", {frozen:,} of them frozen" if frozen else ""),
+        "loss": " + ".join(f"{c:g} {n['type']}" for n, c in zip(cfg.data["loss"]["types"], cfg.data["loss"]["coef"])),
+        "steps": f"{cfg.iters} iterations of {batch} samples{detail}, {batch * cfg.iters / len(dataset):.1f} epochs",
+        "schedule": f"{cfg.data['optimizer']['type']}, {cfg.data['lr_scheduler']['type']}, seed {options.seed}",
+        "output": options.save_dir,
+    }
+    logger.info("\n".join(["", *(f"  {name:9} {text}" for name, text in rows.items())]))
+
+
+def threads() -> str:
+    """How many CPU threads the kernels use, when they run on the CPU."""
+    import os
+
+    return f"{os.environ.get('OMP_NUM_THREADS', '1')} threads, " if paddle.get_device() == "cpu" else ""
+
+
+def _names(names: list[str]) -> str:
+    return ", ".join(names) if len(names) <= 8 else ", ".join(names[:8]) + ", ..."

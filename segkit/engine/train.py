@@ -1,0 +1,339 @@
+"""Training: `train` is the loop, `prepare` builds what it needs."""
+
+from __future__ import annotations
+
+import dataclasses
+import fnmatch
+import time
+from contextlib import ExitStack, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import paddle
+
+from segkit import build, optim
+from segkit.config import Config
+from segkit.dist import is_main, rank, world_size
+from segkit.engine import checkpoint, settings
+from segkit.engine.checkpoint import Checkpointer, Progress, TrainState
+from segkit.engine.dashboard import Dashboard
+from segkit.engine.device import init_distributed, set_up_device
+from segkit.engine.distill import Teacher
+from segkit.engine.ema import WeightAverage
+from segkit.engine.loader import Batch, TrainLoader, train_loader
+from segkit.engine.loss import total_loss
+from segkit.engine.start import load_pretrained, say_start
+from segkit.engine.stop import Stopped, StopRequest
+from segkit.engine.sync_batch_norm import synchronise
+from segkit.engine.trainlog import TrainLog
+from segkit.engine.validate import Validator
+from segkit.errors import InputError
+from segkit.log import logger
+from segkit.options import TrainOptions
+
+
+@dataclass
+class Run:
+    """Everything that the loop uses."""
+
+    cfg: Config
+    options: TrainOptions
+    dataset: Any
+    state: TrainState
+    step: Step
+    checkpointer: Checkpointer
+    validator: Validator | None
+    dashboard: Dashboard
+    progress: Progress
+    resumed: bool
+
+
+def train(cfg: Config, options: TrainOptions | None = None) -> paddle.nn.Layer:
+    """Train as `cfg` and `options` say, and return the model (with averaged weights under `use_ema`).
+
+    SIGTERM and Ctrl-C save a checkpoint, print the line that resumes and raise `Stopped`.
+    """
+    with ExitStack() as stack:
+        run = prepare(cfg, options or TrainOptions())
+        stop = stack.enter_context(StopRequest())
+        log = open_log(run, stack)
+        batches = open_batches(run, stack)
+        for iteration in range(run.progress.iteration + 1, run.cfg.iters + 1):
+            losses = run.step(batches, iteration, log)
+            run.progress.iteration = iteration
+            run.progress.position = list(batches.position)
+            due = iteration % run.options.log_iters == 0 or iteration == run.cfg.iters
+            if due:
+                run.dashboard.train(iteration, log.report(iteration, run.step.check(losses, iteration), run.step.lr))
+            run.step.schedule()
+            if run.checkpointer.due(iteration):
+                enough = save_and_evaluate(run, log)
+                if enough:
+                    break
+            number = stop.agreed(due)
+            if number:
+                leave(run, number)
+    return finish(run)
+
+
+def prepare(cfg: Config, options: TrainOptions) -> Run:
+    """Check everything that can be checked, build, and put a checkpoint back if one is to be resumed."""
+    cfg = settings.with_flags(cfg, options)
+    options = settings.settle(options, cfg)
+    device = set_up_device(options.device, options.precision)
+    init_distributed()
+    save_dir = Path(options.save_dir)
+    checkpoint.prepare_folder(save_dir)
+    resume = checkpoint.find(options.resume_model, save_dir) if options.resume_model else None
+    info = build.data_info(cfg)
+    settings.check_best_metric(options.best_metric, info.class_names)
+    dataset = build.build_dataset(cfg, "train", use_multilabel=options.use_multilabel)
+    validator = Validator(cfg, options) if options.do_eval else None
+    paddle.seed(options.seed)
+    np.random.seed(options.seed)
+    with (
+        paddle.utils.unique_name.guard()
+    ):  # the optimizer's state is kept under parameter names: the same in every process
+        model = build.build_model(cfg)
+        load_pretrained(cfg, model)
+        freeze(model, cfg.freeze)
+        model = synchronise(model, device)
+        scheduler = optim.build_scheduler(cfg.data["lr_scheduler"], cfg.iters)
+        optimizer = optim.build_optimizer(cfg.data["optimizer"], scheduler, model)
+    state = TrainState(model, optimizer, WeightAverage(model) if options.use_ema else None)
+    progress = Progress(seed=options.seed)
+    if resume is not None:
+        progress = checkpoint.restore(resume, state, cfg.iters)
+        options = dataclasses.replace(options, seed=progress.seed)
+        for _ in range(progress.iteration):
+            scheduler.step()
+        logger.info("resumed from %s at iteration %d of %d", resume, progress.iteration, cfg.iters)
+    else:
+        if options.resume_model:
+            logger.info("--resume_model auto: %s holds no checkpoint yet, training starts from the beginning", save_dir)
+        checkpoint.move_aside(save_dir)
+    step = Step(cfg, options, state, device)
+    step.restore(progress)
+    if is_main():
+        cfg.save(save_dir / "config.yml")
+    checkpointer = Checkpointer(save_dir, cfg, options.save_interval, options.keep_checkpoint_max)
+    dashboard = Dashboard(save_dir if options.use_vdl else None)
+    return Run(cfg, options, dataset, state, step, checkpointer, validator, dashboard, progress, resume is not None)
+
+
+class Step:
+    """One optimizer step: `accumulate_steps` batches forward and backward, then the update."""
+
+    def __init__(self, cfg: Config, options: TrainOptions, state: TrainState, device: str):
+        self.options = options
+        self.state = state
+        self.losses = build.build_losses(cfg)
+        self.teacher = Teacher(cfg, options) if options.teacher_config else None
+        self.forward: Any = state.model
+        self.on_gpu = device.startswith("gpu")
+        if options.precision != "fp32" and options.amp_level == "O2":
+            self.forward, state.optimizer = paddle.amp.decorate(
+                models=state.model, optimizers=state.optimizer, level="O2", dtype=self.dtype
+            )
+        if cfg.to_static_training:
+            self.forward = paddle.jit.to_static(self.forward, full_graph=True)
+        if world_size() > 1:
+            self.forward = paddle.DataParallel(self.forward)
+        self.scaler = paddle.amp.GradScaler(init_loss_scaling=2.0**15) if options.precision == "fp16" else None
+        self._bad: Any = None
+        self._paths: list[str] = []
+
+    @property
+    def dtype(self) -> str:
+        return {"fp16": "float16", "bf16": "bfloat16", "fp32": "float32"}[self.options.precision]
+
+    @property
+    def lr(self) -> float:
+        """The learning rate of the iteration in work."""
+        return float(self.state.optimizer.get_lr())
+
+    def restore(self, progress: Progress) -> None:
+        """Put back the loss scale of a resumed run."""
+        if self.scaler is not None and progress.scaler:
+            self.scaler.load_state_dict(progress.scaler)
+
+    def __call__(self, batches: TrainLoader, iteration: int, log: TrainLog) -> dict[str, paddle.Tensor]:
+        """Train on the next batches; the losses stay on the device."""
+        # Dropout and the like depend on (seed, iteration, rank) alone, so that a resumed run draws the same.
+        paddle.seed(
+            int(np.random.SeedSequence([self.options.seed, iteration, rank()]).generate_state(1)[0]) & 0x7FFFFFFF
+        )
+        sums: dict[str, paddle.Tensor] = {}
+        count = self.options.accumulate_steps
+        for number in range(count):
+            begin = time.perf_counter()
+            batch = next(batches)
+            log.read(time.perf_counter() - begin)
+            self._paths += batch.paths
+            last = number == count - 1
+            waiting = nullcontext() if last or world_size() == 1 else self.forward.no_sync()
+            with waiting:
+                parts = self._backward(batch, count)
+            for name, value in parts.items():
+                sums[name] = sums[name] + value / count if name in sums else value / count
+        self._update()
+        finite = paddle.isfinite(sums["loss"])
+        self._bad = ~finite if self._bad is None else self._bad | ~finite
+        if not self.on_gpu:
+            self.check(sums, iteration)
+        log.step()
+        return sums
+
+    def _backward(self, batch: Batch, count: int) -> dict[str, paddle.Tensor]:
+        amp = self.options.precision != "fp32"
+        with paddle.amp.auto_cast(amp, level=self.options.amp_level, dtype=self.dtype) if amp else nullcontext():
+            outputs = self.forward(batch.image)
+        total, parts = total_loss(outputs, self.losses, batch)
+        if self.teacher is not None:
+            total, parts = self.teacher.add(total, parts, outputs, batch.image)
+        loss = total / count if count > 1 else total
+        if self.scaler is not None:
+            loss = self.scaler.scale(loss)
+        loss.backward()
+        return {"loss": total.detach(), **(parts if len(parts) > 1 else {})}
+
+    def _update(self) -> None:
+        if self.scaler is not None:
+            self.scaler.step(self.state.optimizer)
+            self.scaler.update()
+        else:
+            self.state.optimizer.step()
+        self.state.optimizer.clear_grad(set_to_zero=False)
+        if self.state.ema is not None:
+            self.state.ema.update(self.state.model)
+
+    def check(self, losses: dict[str, paddle.Tensor], iteration: int) -> dict[str, float]:
+        """The losses as numbers. A loss that was not finite since the last check ends the run: the message names
+        the iteration, the files and the learning rate."""
+        paths, self._paths = self._paths, []
+        if bool(self._bad):
+            files = ", ".join(dict.fromkeys(paths[-32:]))
+            raise InputError(
+                f"the loss is not finite at iteration {iteration} (learning rate {self.lr:g}, files since the last "
+                f"check: {files}). Lower the learning rate, add warmup_iters or grad_clip, or look at these files."
+            )
+        return {name: float(value) for name, value in losses.items()}
+
+    def schedule(self) -> None:
+        """Go on to the next iteration's learning rate."""
+        self.state.optimizer._learning_rate.step()
+
+
+def freeze(model: paddle.nn.Layer, patterns: list[str]) -> None:
+    """Stop the training of the parameters whose names match (`fnmatch`, or a prefix), and with them the statistics
+    of BatchNorms that are wholly frozen."""
+    names = [name for name, _ in model.named_parameters()]
+    for pattern in patterns:
+        found = [name for name in names if fnmatch.fnmatch(name, pattern) or name.startswith(pattern.rstrip(".") + ".")]
+        if not found:
+            heads = ", ".join(dict.fromkeys(name.split(".")[0] for name in names))
+            raise InputError(
+                f"freeze: '{pattern}' matches no parameter. They start with {heads}; * stands for anything."
+            )
+        parameters = dict(model.named_parameters())
+        for name in found:
+            parameters[name].stop_gradient = True
+            parameters[name].trainable = False
+    for layer in model.sublayers():
+        if isinstance(layer, paddle.nn.layer.norm._BatchNormBase) and all(p.stop_gradient for p in layer.parameters()):
+            layer._use_global_stats = True
+
+
+def open_log(run: Run, stack: ExitStack) -> TrainLog:
+    """The log, closed with `stack`; says what is about to be trained."""
+    per_epoch = max(len(run.dataset) * run.options.repeats / (run.cfg.batch_size * world_size()), 1e-9)
+    log = TrainLog(
+        Path(run.options.save_dir), run.cfg.iters, run.progress.iteration,
+        per_epoch / run.options.accumulate_steps, run.cfg.batch_size * run.options.accumulate_steps,
+    )  # fmt: skip
+    stack.callback(log.close)
+    stack.callback(run.dashboard.close)
+    say_start(run.cfg, run.options, run.dataset, run.state.model)
+    if not run.resumed:
+        run.dashboard.settings({"batch_size": run.cfg.batch_size, "iters": run.cfg.iters, "seed": run.options.seed,
+                                "model": run.cfg.data["model"]["type"], "lr": run.step.lr})  # fmt: skip
+    return log
+
+
+def open_batches(run: Run, stack: ExitStack) -> TrainLoader:
+    """The batches from where `progress` stands, closed with `stack`."""
+    batches = train_loader(
+        run.dataset,
+        batch_size=run.cfg.batch_size,
+        num_workers=run.options.num_workers,
+        seed=run.options.seed,
+        repeats=run.options.repeats,
+        start=tuple(run.progress.position),
+    )
+    stack.callback(batches.close)
+    run.state.model.train()
+    return batches
+
+
+def save_and_evaluate(run: Run, log: TrainLog) -> bool:
+    """Evaluate and keep the best where asked, then write the checkpoint. True when early stopping says enough."""
+    begin = time.perf_counter()
+    enough = False
+    progress = run.progress
+    if run.validator is not None:
+        with run.state.ema.applied_to(run.state.model) if run.state.ema is not None else nullcontext():
+            metrics = run.validator(run.state.model)
+            run.state.model.train()
+            score = settings.metric_value(metrics, run.options.best_metric)
+            if progress.best_score is None or score > progress.best_score:
+                progress.best_score, progress.best_iteration = score, progress.iteration
+                progress.evaluations_without_gain = 0
+                run.checkpointer.save_best(run.state.model.state_dict())
+            else:
+                progress.evaluations_without_gain += 1
+            run.validator.panels(run.dashboard, run.state.model, progress.iteration)
+            run.state.model.train()
+        log.write("eval", progress.iteration, run.validator.row(metrics))
+        run.dashboard.evaluate(progress.iteration, metrics)
+        logger.info(
+            "[EVAL] The best model so far (%s %.4f) is that of iteration %d.",
+            run.options.best_metric, progress.best_score, progress.best_iteration,
+        )  # fmt: skip
+        patience = run.options.early_stop_intervals
+        if patience is not None and progress.evaluations_without_gain >= patience:
+            logger.info("early stop: %d evaluations without a better %s", patience, run.options.best_metric)
+            enough = True
+    save(run)
+    log.pause(time.perf_counter() - begin)
+    return enough
+
+
+def save(run: Run) -> Path:
+    """Write the checkpoint of this iteration."""
+    if run.step.scaler is not None:
+        run.progress.scaler = {key: np.asarray(value) for key, value in run.step.scaler.state_dict().items()}
+    return run.checkpointer.save(run.state, run.progress)
+
+
+def leave(run: Run, number: int) -> None:
+    """Save, say how to go on, and end with the signal's exit code."""
+    folder = run.checkpointer.save_dir / f"iter_{run.progress.iteration}"
+    if not checkpoint.is_whole(folder):
+        save(run)
+    logger.info(
+        "stopped at iteration %d. To go on, run the same command with --resume_model %s", run.progress.iteration, folder
+    )
+    raise Stopped(number)
+
+
+def finish(run: Run) -> paddle.nn.Layer:
+    """The trained model in evaluation mode, after a word on where everything is."""
+    if run.state.ema is not None:
+        run.state.model.set_state_dict(run.state.ema.weights())
+    run.dashboard.graph(run.state.model, [1, run.dataset.img_channels, 256, 256])
+    run.state.model.eval()
+    folder = "best_model" if run.validator is not None else f"iter_{run.progress.iteration}"
+    logger.info("done: the weights are in %s", run.checkpointer.save_dir / folder)
+    return run.state.model

@@ -1,0 +1,102 @@
+"""What training says: lines in the log, a live bar on a terminal, and metrics.jsonl for machines."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from segkit.dist import is_main, world_size
+from segkit.log import log_to_file, logger, stop_file
+
+
+class TrainLog:
+    """Times the iterations and reports the averages every `log_iters`.
+
+    `close` ends the bar and the files. On other ranks than the main one it only keeps time.
+    """
+
+    def __init__(self, save_dir: Path, iters: int, start: int, batches_per_epoch: float, samples_per_iteration: int):
+        self.iters = iters
+        self.batches_per_epoch = batches_per_epoch
+        self.samples = samples_per_iteration * world_size()
+        self.jsonl = save_dir / "metrics.jsonl"
+        self._bar: Any = None
+        self._handler: logging.Handler | None = None
+        if is_main():
+            _drop_after(self.jsonl, start)
+            self._handler = log_to_file(save_dir / "train.log")
+            if sys.stderr.isatty() and logger.handlers and logger.handlers[0].level <= logging.INFO:
+                from tqdm import tqdm
+
+                self._bar = tqdm(total=iters, initial=start, dynamic_ncols=True, unit="it", leave=False, smoothing=0.1)
+        self._since = time.perf_counter()
+        self._reader = 0.0
+        self._count = 0
+        self._total_cost = 0.0
+        self._total_count = 0
+
+    def read(self, seconds: float) -> None:
+        """Add time spent waiting for data."""
+        self._reader += seconds
+
+    def pause(self, seconds: float) -> None:
+        """Leave out time that was spent on evaluation or saving."""
+        self._since += seconds
+
+    def step(self, postfix: str | None = None) -> None:
+        """One iteration is done."""
+        self._count += 1
+        if self._bar is not None:
+            self._bar.update(1)
+            if postfix:
+                self._bar.set_postfix_str(postfix, refresh=False)
+
+    def report(self, iteration: int, losses: dict[str, float], lr: float) -> dict[str, float]:
+        """Log the averages since the last report, and return them as a flat dict."""
+        cost = (time.perf_counter() - self._since) / max(self._count, 1)
+        reader = self._reader / max(self._count, 1)
+        self._total_cost += cost * self._count
+        self._total_count += self._count
+        remaining = int((self.iters - iteration) * self._total_cost / self._total_count)
+        eta = f"{remaining // 3600:02d}:{remaining // 60 % 60:02d}:{remaining % 60:02d}"
+        ips = self.samples / cost
+        epoch = int((iteration - 1) / self.batches_per_epoch) + 1
+        logger.info(
+            f"[TRAIN] epoch: {epoch}, iter: {iteration}/{self.iters}, loss: {losses['loss']:.4f}, lr: {lr:.6f}, "
+            f"batch_cost: {cost:.4f}, reader_cost: {reader:.4f}, ips: {ips:.1f} samples/sec | ETA {eta}"
+        )
+        self._since, self._reader, self._count = time.perf_counter(), 0.0, 0
+        row = {**losses, "lr": lr, "batch_cost": cost, "reader_cost": reader, "ips": ips}
+        self.write("train", iteration, {"epoch": epoch, **row})
+        return row
+
+    def write(self, kind: str, iteration: int, row: dict[str, Any]) -> None:
+        """Append one line to metrics.jsonl."""
+        if is_main():
+            with self.jsonl.open("a", encoding="utf-8") as file:
+                file.write(json.dumps({"kind": kind, "iter": iteration, **row}) + "\n")
+
+    def close(self) -> None:
+        """End the bar and the log file."""
+        if self._bar is not None:
+            self._bar.close()
+        if self._handler is not None:
+            stop_file(self._handler)
+
+
+def _drop_after(path: Path, start: int) -> None:
+    """A resumed run writes its points anew: those after the checkpoint, and a torn last line, go."""
+    if not path.exists():
+        return
+    kept = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            if json.loads(line)["iter"] <= start:
+                kept.append(line + "\n")
+        except (ValueError, KeyError):
+            continue
+    path.write_text("".join(kept), encoding="utf-8")
