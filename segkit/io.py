@@ -139,8 +139,9 @@ def write_png(path: PathLike, array: np.ndarray, palette: np.ndarray | None = No
     write_bytes_atomic(path, cv2.imencode(".png", array)[1].tobytes())
 
 
-def write_bytes_atomic(path: PathLike, data: bytes) -> None:
-    """Write `data` beside `path` and rename it into place; makes missing folders.
+def write_bytes_atomic(path: PathLike, data: bytes, sync: bool = False) -> None:
+    """Write `data` beside `path` and rename it into place; makes missing folders. `sync` flushes it to the disk
+    first, so that it also outlives a power cut.
 
     Errors: no room on the disk, no right to write, a file where a folder should be.
     """
@@ -151,6 +152,9 @@ def write_bytes_atomic(path: PathLike, data: bytes) -> None:
         handle, temporary = tempfile.mkstemp(prefix=f".{target.name[:40]}.", dir=target.parent)
         with os.fdopen(handle, "wb") as file:
             file.write(data)
+            if sync:
+                file.flush()
+                os.fsync(file.fileno())
         os.chmod(temporary, 0o666 & ~_umask())  # mkstemp makes files that only their owner reads
         os.replace(temporary, target)
     except OSError as error:
