@@ -9,8 +9,8 @@ import numpy as np
 import paddle
 import paddle.nn.functional as F
 import pytest
-
 from conftest import SHARED
+
 from segkit.errors import InputError
 from segkit.registry import LOSSES
 
@@ -99,7 +99,7 @@ def test_equals_the_reference(case, arrays, monkeypatch):
         return
     expected = sum(case["values"]) if "values" in case else case["value"]
     assert value == pytest.approx(expected, rel=1e-5, abs=1e-5)
-    if "grad" in case and case["grad"]:
+    if case.get("grad"):
         reference = arrays[case["grad"]]
         scale = max(1.0, np.abs(reference).max())
         np.testing.assert_allclose(grad, reference, rtol=0, atol=1e-5 * scale)
@@ -293,7 +293,7 @@ def test_lovasz_hinge_of_two_channels_is_that_of_their_difference(arrays):
     planes, labels = make(3, planes=True)
     each = [float(LOSSES.get("LovaszHingeLoss")()(planes[:, c : c + 1], labels[:, c])) for c in range(3)]
     assert float(LOSSES.get("LovaszHingeLoss")()(planes, labels)) == pytest.approx(np.mean(each), rel=1e-6)
-    with pytest.raises(InputError, match="LovaszHingeLoss: .*got 4 output channels.*Use LovaszSoftmaxLoss"):
+    with pytest.raises(InputError, match=r"LovaszHingeLoss: .*got 4 output channels.*Use LovaszSoftmaxLoss"):
         LOSSES.get("LovaszHingeLoss")()(*make(4))
 
 
@@ -307,7 +307,7 @@ def test_lovasz_softmax_is_one_minus_iou_for_a_sure_answer():
     assert float(value) == pytest.approx(1 - np.mean(ious), rel=1e-5)
     with pytest.raises(InputError, match=r"classes are out of range \(got \[3\], expected 0 to 2"):
         LOSSES.get("LovaszSoftmaxLoss")(classes=[3])(logits, paddle.to_tensor(label))
-    with pytest.raises(InputError, match="classes is not one it knows .got 'some'"):
+    with pytest.raises(InputError, match=r"classes is not one it knows .got 'some'"):
         LOSSES.get("LovaszSoftmaxLoss")(classes="some")
 
 
@@ -353,13 +353,13 @@ def test_bce_weights():
         float(LOSSES.get("BCELoss")()(logits[:, c : c + 1], (label == c) * 1 + (label == 255) * 255)) for c in range(3)
     ]
     assert float(weighted) == pytest.approx((parts[0] + 2 * parts[2]) / 3, rel=1e-5)
-    with pytest.raises(InputError, match="BCELoss: pos_weight is neither a number nor 'dynamic'.*pos_weight: 2.0"):
+    with pytest.raises(InputError, match=r"BCELoss: pos_weight is neither a number nor 'dynamic'.*pos_weight: 2.0"):
         LOSSES.get("BCELoss")(pos_weight="big")
 
 
 def test_messages():
     logits, label = make(3)
-    with pytest.raises(InputError, match="top_k_percent_pixels is out of range .got 0, .*hardest fifth"):
+    with pytest.raises(InputError, match=r"top_k_percent_pixels is out of range .got 0, .*hardest fifth"):
         LOSSES.get("CrossEntropyLoss")(top_k_percent_pixels=0)
     with pytest.raises(InputError, match=r"FocalLoss: .*got 3 output channels.*Use MultiClassFocalLoss"):
         LOSSES.get("FocalLoss")()(logits, label)
@@ -370,7 +370,7 @@ def test_messages():
             InputError, match=r"does not fit the model's output \(got label \[2, 9, 6\], expected \[2, 9, 7\]"
         ):
             LOSSES.get(name)()(logits, label[:, :, :6])
-    with pytest.raises(InputError, match="Label planes .use_multilabel. need BCELoss"):
+    with pytest.raises(InputError, match=r"Label planes .use_multilabel. need BCELoss"):
         LOSSES.get("CrossEntropyLoss")()(*make(3, planes=True))
 
 

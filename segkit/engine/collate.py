@@ -1,0 +1,136 @@
+"""From samples to batches, inside the processes that read."""
+
+from __future__ import annotations
+
+import pickle
+import traceback
+from typing import Any, List
+
+import numpy as np
+
+from segkit.engine.sampler import Position
+from segkit.errors import InputError
+
+_NOT_LABELS = ("image", "path", "geometry")
+
+
+class Failure:
+    """An exception on its way out of a worker."""
+
+    def __init__(self, error: Exception):
+        self.error = error
+        self.text = traceback.format_exc()
+
+    def __reduce__(self) -> tuple:
+        try:
+            pickle.loads(pickle.dumps(self.error))
+        except Exception:
+            self.error = RuntimeError(str(self.error))
+        return _rebuild, (self.error, self.text)
+
+    def batch(self) -> dict:
+        """The failure as a collated batch (Paddle's queue wants at least one array in it)."""
+        return {"failure": self, "none": np.zeros(1, np.float32)}
+
+    def throw(self) -> None:
+        """Raise it, the worker's traceback given as its cause unless it is the user's mistake."""
+        if isinstance(self.error, InputError) or self.error.__traceback__ is not None:
+            raise self.error
+        raise self.error from RuntimeError(f"in a data-reading process:\n{self.text}")
+
+
+def _rebuild(error: Exception, text: str) -> Failure:
+    failure = Failure(error)
+    failure.text = text
+    return failure
+
+
+class Reader:
+    """The map-style data set that Paddle's DataLoader sees: key -> sample, or the failure to make it."""
+
+    def __init__(self, dataset: Any, seed: int):
+        self.dataset = dataset
+        self.seed = seed
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, key: Position) -> Any:
+        epoch, number = key
+        try:
+            return self.dataset.get(number % len(self.dataset), np.random.default_rng([self.seed, epoch, number]))
+        except Exception as error:
+            return Failure(error)
+
+
+def to_chw(image: np.ndarray) -> np.ndarray:
+    """HWC (or HW) image of any number type as contiguous float32 CHW."""
+    if image.ndim == 2:
+        image = image[..., None]
+    return np.ascontiguousarray(image.transpose(2, 0, 1), dtype=np.float32)
+
+
+def _planes_first(label: np.ndarray) -> np.ndarray:
+    """A label as HW, planes HWC as CHW, contiguous."""
+    return np.ascontiguousarray(label.transpose(2, 0, 1) if label.ndim == 3 else label)
+
+
+def collate(samples: List[Any]) -> dict:
+    """Samples (dicts as in segkit.transforms) as stacked arrays. `InputError` for images of different sizes."""
+    for sample in samples:
+        if isinstance(sample, Failure):
+            return sample.batch()
+    try:
+        _check_same_size(samples)
+        batch: dict = {"image": np.stack([to_chw(sample["image"]) for sample in samples])}
+        for key in samples[0]:
+            if key in _NOT_LABELS:
+                continue
+            values = [sample[key] for sample in samples]
+            if isinstance(values[0], np.ndarray) and len({value.shape for value in values}) == 1:
+                values = np.stack([_planes_first(value) for value in values])
+            batch[key] = values
+        batch["path"] = [str(sample.get("path", "")) for sample in samples]
+        return batch
+    except Exception as error:
+        return Failure(error).batch()
+
+
+def _check_same_size(samples: List[dict]) -> None:
+    """`InputError` naming the first two samples whose images, or an image and its label, differ in size."""
+    first = samples[0]
+    for other in samples[1:]:
+        if other["image"].shape != first["image"].shape:
+            one, two = (f"{s.get('path')} is {_size(s['image'])}" for s in (first, other))
+            raise InputError(
+                f"{other.get('path')}: images of one batch differ in size (got: {one}, {two} (height x width x "
+                "channels); expected one size). Add Resize or RandomPaddingCrop with a fixed size to the training "
+                "transforms, or set batch_size: 1."
+            )
+    for sample in samples:
+        label = sample.get("label")
+        if label is not None and label.shape[:2] != sample["image"].shape[:2]:
+            got = f"{_size(sample['image'])} and {_size(label)}"
+            raise InputError(
+                f"{sample.get('path')}: after the transforms, image and label differ in size (got {got}, expected the "
+                "same height and width). Check the transforms of the config."
+            )
+
+
+def _size(array: np.ndarray) -> str:
+    return "x".join(map(str, array.shape))
+
+
+def collate_one(samples: List[Any]) -> dict:
+    """One evaluation sample: the image as `[1, C, H, W]`, the label as it is."""
+    (sample,) = samples
+    if isinstance(sample, Failure):
+        return sample.batch()
+    one = {
+        "image": to_chw(sample["image"])[None],
+        "geometry": pickle.dumps(sample.get("geometry", [])),
+        "path": str(sample.get("path", "")),
+    }
+    if sample.get("label") is not None:
+        one["label"] = _planes_first(sample["label"])
+    return one

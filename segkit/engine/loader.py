@@ -1,0 +1,251 @@
+"""Reading batches: the order of samples, worker processes, collation.
+
+A sample is asked for by a key (epoch, number); its augmentation's generator is made from (seed, epoch, number)
+alone. So the same seed gives the same batches whatever the number of workers, ranks or restarts.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import ctypes
+import multiprocessing.util  # noqa: F401  (its exit hook must be registered before ours)
+import os
+import pickle
+import shutil
+import signal
+import sys
+import weakref
+from dataclasses import dataclass
+from typing import Any, Dict, List, Optional, Union
+
+import numpy as np
+import paddle
+from paddle.io import DataLoader
+
+from segkit import dist
+from segkit.engine.collate import Failure, Reader, collate, collate_one, to_chw
+from segkit.engine.sampler import EpochSampler, Position
+from segkit.errors import InputError
+from segkit.log import warn_once
+
+PREFETCH = 2
+"""Batches a worker holds ready."""
+_open: weakref.WeakSet = weakref.WeakSet()
+
+
+@atexit.register
+def _close_open() -> None:
+    """Workers ignore SIGTERM, with which multiprocessing would end them at exit: end them first, the proper way."""
+    for loader in list(_open):
+        loader.close()
+
+
+@dataclass
+class EvalSample:
+    """One sample of an evaluation."""
+
+    image: paddle.Tensor
+    """float32 `[1, C, H, W]`, on the CPU"""
+    label: Optional[np.ndarray]
+    """`[H0, W0]` (planes `[C, H0, W0]`) at the photo's own size"""
+    geometry: List[dict]
+    """what the transforms did, for segkit.postprocess.undo"""
+    path: str
+    index: int
+    """its number in the data set"""
+
+
+def _start_worker(worker: int) -> None:
+    """In a new worker process: one thread, and no life after the parent's.
+
+    Ctrl-C and a SIGTERM for the whole process group are the parent's to answer (it saves a checkpoint and then
+    closes its workers). Paddle's worker waits for keys without end, so the kernel is asked to end it with its parent.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+    cv2 = sys.modules.get("cv2")
+    if cv2 is not None:
+        cv2.setNumThreads(0)
+
+
+def default_workers() -> int:
+    """Reading processes when nobody says: on a GPU two (at most one a core); on the CPU none, for there the
+    training step has every core already."""
+    if not sys.platform.startswith("linux") or not paddle.get_device().startswith("gpu"):
+        return 0
+    return min(2, os.cpu_count() or 1)
+
+
+def _shared_memory_left() -> int:
+    """Free bytes of /dev/shm, through which workers hand over arrays."""
+    try:
+        return shutil.disk_usage("/dev/shm").free
+    except OSError:
+        return 0
+
+
+def _fits_shared_memory(reader: Reader, key: Position, batch_size: int, workers: int) -> bool:
+    """Whether the batches under way fit into /dev/shm. Reads one sample to know their size, so that a data set
+    that cannot be read fails here, at once."""
+    sample = reader[key]
+    if isinstance(sample, Failure):
+        sample.throw()
+    arrays = [to_chw(sample["image"]), *(v for k, v in sample.items() if k != "image" and isinstance(v, np.ndarray))]
+    needed = sum(array.nbytes for array in arrays) * batch_size * (workers * PREFETCH + 2)
+    left = _shared_memory_left()
+    if needed < left:
+        return True
+    warn_once(
+        f"/dev/shm: too small for {workers} workers (got {left >> 20} MB free, expected {needed >> 20} MB): arrays go "
+        "through pipes, which is slower. Enlarge it (docker run --shm-size 8g) or lower --num_workers."
+    )
+    return False
+
+
+class _Loader:
+    """A DataLoader with a start, an end, and clear errors. Iterate once; `close` it (or use `with`)."""
+
+    def __init__(self, reader: Reader, batches: Any, workers: Optional[int], first: List[Position], **kwargs: Any):
+        workers = default_workers() if workers is None else workers
+        if workers < 0:
+            raise InputError(f"num_workers: negative (got {workers}, expected 0 or more). 0 reads in the main process.")
+        if workers and not sys.platform.startswith("linux"):
+            warn_once("num_workers: Paddle reads with processes on Linux only: reading in the main process.")
+            workers = 0
+        shared = workers > 0 and _fits_shared_memory(reader, first[0], len(first), workers)
+        self.workers = workers
+        self._loader = DataLoader(
+            reader,
+            batch_sampler=batches,
+            num_workers=workers,
+            use_shared_memory=shared,
+            prefetch_factor=PREFETCH,
+            persistent_workers=workers > 0,
+            worker_init_fn=_start_worker,
+            **kwargs,
+        )
+        self._iterator: Any = None
+
+    def _next(self) -> dict:
+        """The next collated batch; a failure inside it is raised here."""
+        if self._iterator is None:
+            state = np.random.get_state()  # Paddle draws its workers' seed from the global generator
+            self._iterator = iter(self._loader)
+            _open.add(self)
+            np.random.set_state(state)
+        try:
+            batch = next(self._iterator)
+        except SystemError as error:
+            raise InputError(
+                f"num_workers: a data-reading process died (got: {str(error).strip().splitlines()[0]}). Most often the "
+                "machine was out of memory: lower --num_workers or --batch_size, or read with --num_workers 0."
+            ) from error
+        if "failure" in batch:
+            self.close()
+            batch["failure"].throw()
+        return batch
+
+    def close(self) -> None:
+        """End the workers. Safe to call twice."""
+        iterator, self._iterator = self._iterator, None
+        if iterator is not None and self.workers:
+            iterator._try_shutdown_all()
+
+    def __enter__(self) -> _Loader:
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.close()
+
+
+class TrainLoader(_Loader):
+    """Endless iterator of batches, from `start` on.
+
+    A batch is a dict: `image` float32 `[N, C, H, W]`; `label` `[N, H, W]` or planes `[N, C, H, W]`, uint8 or int32;
+    further label-like keys of the samples (`edge`, ...), stacked where they can be, else lists; `path`, the images'
+    files.
+    """
+
+    def __init__(
+        self,
+        dataset: Any,
+        batch_size: int,
+        num_workers: Optional[int] = None,
+        seed: int = 42,
+        repeats: int = 1,
+        start: Union[int, Position] = 0,
+    ):
+        self.sampler = EpochSampler(len(dataset), batch_size, seed, repeats, start)
+        self.position = self.sampler.start
+        """where a run that has used all batches so far goes on"""
+        first = next(iter(self.sampler))
+        super().__init__(Reader(dataset, seed), self.sampler, num_workers, first, collate_fn=collate)
+
+    @property
+    def batches_per_epoch(self) -> int:
+        """Batches that this rank reads per epoch."""
+        return self.sampler.batches_per_epoch
+
+    def __iter__(self) -> TrainLoader:
+        return self
+
+    def __next__(self) -> Dict[str, Any]:
+        batch = self._next()
+        self.position = self.sampler.following(self.position)
+        return batch
+
+
+def train_loader(
+    dataset: Any,
+    batch_size: int,
+    num_workers: Optional[int] = None,
+    seed: int = 42,
+    repeats: int = 1,
+    start: Union[int, Position] = 0,
+) -> TrainLoader:
+    """Batches of `dataset` (`len`, `get(index, rng)`) for this rank without end, from `start` on: the number of
+    batches already used, or (epoch, batch within the epoch)."""
+    return TrainLoader(dataset, batch_size, num_workers, seed, repeats, start)
+
+
+class EvalLoader(_Loader):
+    """Iterator of this rank's `EvalSample`s, in the order of the data set; ranks share them without duplicates."""
+
+    def __init__(self, dataset: Any, num_workers: Optional[int] = None, limit: Optional[int] = None):
+        count = len(dataset) if limit is None else min(limit, len(dataset))
+        self.indices = list(range(dist.rank(), count, dist.world_size()))
+        keys = [[(0, index)] for index in self.indices]
+        self._done = 0
+        super().__init__(
+            Reader(dataset, 0),
+            keys,
+            num_workers if keys else 0,
+            keys[0] if keys else [],
+            collate_fn=collate_one,
+            places=[paddle.CPUPlace()],
+        )
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __iter__(self) -> EvalLoader:
+        return self
+
+    def __next__(self) -> EvalSample:
+        if self._done == len(self.indices):
+            self.close()
+            raise StopIteration
+        one = self._next()
+        label = one.get("label")
+        index = self.indices[self._done]
+        self._done += 1
+        geometry = pickle.loads(one["geometry"])
+        return EvalSample(one["image"], None if label is None else label.numpy(), geometry, one["path"], index)
+
+
+def eval_loader(dataset: Any, num_workers: Optional[int] = None, limit: Optional[int] = None) -> EvalLoader:
+    """Samples of `dataset`, one by one in order, for this rank; only the first `limit` where given."""
+    return EvalLoader(dataset, num_workers, limit)
