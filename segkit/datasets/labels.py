@@ -1,0 +1,80 @@
+"""Checks of a label map, and what a wrong one probably means."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from segkit._cv2 import cv2
+from segkit.errors import InputError
+
+
+def check_range(label: np.ndarray, num_classes: int, ignore_index: int, path: str) -> None:
+    """`InputError` when a value of `label` (any shape, integer) is neither a class nor `ignore_index`."""
+    if label.size == 0 or (label.max() < num_classes and label.min() >= 0):
+        return
+    good = (label < num_classes) | (label == ignore_index)
+    if label.dtype.kind == "i":
+        good &= (label >= 0) | (label == ignore_index)
+    if good.all():
+        return
+    values, counts = np.unique(label, return_counts=True)
+    wrong = [(int(v), int(n)) for v, n in zip(values, counts) if not 0 <= v < num_classes and v != ignore_index]
+    shown = ", ".join(f"{value} ({count} px)" for value, count in wrong[:10])
+    more = f" and {len(wrong) - 10} more values" if len(wrong) > 10 else ""
+    raise InputError(
+        f"{path}: label values out of range (got {shown}{more}, expected 0..{num_classes - 1} or {ignore_index}, "
+        f"the ignored one). {likely_reason([int(v) for v in values], num_classes, ignore_index)}"
+    )
+
+
+def likely_reason(values: list[int], num_classes: int, ignore_index: int) -> str:
+    """What masks with just these `values` (sorted, one out of range at least) probably are, and the remedy."""
+    classes = [value for value in values if value != ignore_index]
+    if classes[0] < 0:
+        return f"Negative values are legal only as `ignore_index`: set `ignore_index: {classes[0]}`?"
+    if classes in ([0, 255], [255]):
+        return "The mask is 0/255, black and white: divide it by 255, so that the foreground is class 1."
+    if len(classes) > max(32, 2 * num_classes):
+        return (
+            "So many values look like a mask saved as JPEG, resized with interpolation, or a photo: "
+            "save masks as PNG, resize them with nearest neighbour, and check the list file."
+        )
+    if classes == [0, num_classes] or (classes[0] >= 1 and classes[-1] == num_classes):
+        return (
+            f"The class ids seem to be shifted by one (1..{num_classes}): subtract 1 from every class, "
+            f"or set `num_classes: {num_classes + 1}` if 0 is a class of its own."
+        )
+    steps = {b - a for a, b in zip(classes, classes[1:])}
+    if len(steps) == 1 and min(steps) > 1 and len(classes) <= num_classes:
+        return f"The ids are stretched to gray levels {steps.pop()} apart, for the eye: divide them by that."
+    top = classes[-1] + 1
+    return f"Either the mask is wrong or `num_classes` is: {top} would admit these values."
+
+
+def check_size(image: np.ndarray, label: np.ndarray, image_path: str, label_path: str, planes: int = 1) -> None:
+    """`InputError` when `label` [H, planes*W] does not cover `image` [H, W, C]."""
+    height, width = image.shape[:2]
+    if label.shape == (height, planes * width):
+        return
+    expected = f"{planes} planes side by side, {planes * width}x{height}" if planes > 1 else f"{width}x{height}"
+    text = (
+        f"{label_path}: the label's size differs from its image's (got {label.shape[1]}x{label.shape[0]}, "
+        f"expected {expected}, width x height, as {image_path}). "
+    )
+    if label.shape == (width, height):
+        raise InputError(
+            text + "They are transposed: the photo's EXIF orientation (which is applied on reading) turns it by 90 "
+            "degrees and the mask was drawn without it. Turn the mask, or bake the orientation into the photo."
+        )
+    raise InputError(text + "Check that they belong together, and resize masks with nearest neighbour only.")
+
+
+def edge_map(label: np.ndarray, radius: int = 2) -> np.ndarray:
+    """uint8 [H, W] of an index map: 1 where another value, or the picture's end, lies within `radius` pixels."""
+    y, x = np.ogrid[-radius : radius + 1, -radius : radius + 1]
+    disc = (x * x + y * y <= radius * radius).astype(np.uint8)
+    values = label if label.dtype == np.uint8 else label.astype(np.float32)
+    padded = np.pad(values, radius, constant_values=0)
+    inside = np.pad(np.ones(label.shape, np.uint8), radius, constant_values=0)
+    differs = cv2.dilate(padded, disc) != cv2.erode(padded, disc)
+    return (differs | (cv2.erode(inside, disc) == 0))[radius:-radius, radius:-radius].astype(np.uint8)
