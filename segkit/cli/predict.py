@@ -1,0 +1,32 @@
+"""Segment photos or videos with trained weights."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from segkit.cli.flags import add_config, add_options, config_from, options_from
+from segkit.options import PredictOptions
+from segkit.runtime import require_paddle
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Flags of `segkit predict`."""
+    add_config(parser)
+    add_options(parser, PredictOptions)
+
+
+def run(args: argparse.Namespace) -> dict[str, Any]:
+    """Segment everything that `--image_path` names."""
+    require_paddle()
+    cfg = config_from(args)
+    options = options_from(args, PredictOptions)
+    from segkit.build import data_info
+    from segkit.engine import predict, segmenter
+    from segkit.engine.apply import test_time
+
+    test_time(options, cfg.test_config)
+    predict.check(options, data_info(cfg).num_classes)
+    segmenter.set_up(options)
+    model = segmenter.load_model(cfg, args.model_path)
+    return predict.predict(segmenter.from_model(cfg, model, options), options)

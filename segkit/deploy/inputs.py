@@ -1,0 +1,118 @@
+"""Which photos `--image_path` means, and under which name each one's results are saved."""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from segkit.errors import InputError
+from segkit.io import IMAGE_SUFFIXES
+from segkit.log import logger
+
+VIDEOS = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".flv")
+
+
+@dataclass(frozen=True)
+class Item:
+    """One input: `path`, and `name`, the path of its results below each output folder, without a suffix."""
+
+    path: str
+    name: str
+
+    @property
+    def is_video(self) -> bool:
+        """Whether it is a video rather than a photo."""
+        return self.path.lower().endswith(VIDEOS)
+
+
+def collect(image_path: str | None, save_dir: str | os.PathLike[str], videos: bool = True) -> list[Item]:
+    """The inputs that a file, a folder (with its sub-folders), a glob or a .txt list (one path a line, relative
+    to the list) names. What lies in `save_dir` is left out of folders: those are earlier results."""
+    if not image_path:
+        raise InputError("--image_path is missing. Give a photo, a folder, a glob, a .txt list or a video.")
+    suffixes = (*IMAGE_SUFFIXES, *VIDEOS) if videos else IMAGE_SUFFIXES
+    if os.path.isdir(image_path):
+        root, paths = image_path, _walk(image_path, os.path.realpath(save_dir), suffixes)
+        if not paths:
+            raise InputError(f"{image_path}: there is no photo in this folder (looked for {', '.join(suffixes)}).")
+    elif os.path.isfile(image_path) and image_path.lower().endswith(".txt"):
+        root, paths = os.path.dirname(image_path) or ".", _read_list(image_path)
+    elif os.path.isfile(image_path):
+        root, paths = os.path.dirname(image_path) or ".", [image_path]
+        if not image_path.lower().endswith(suffixes):
+            raise InputError(f"{image_path}: cannot read this kind of file (expected {', '.join(suffixes)} or .txt).")
+    else:
+        root, paths = _glob_root(image_path), sorted(glob.glob(image_path, recursive=True))
+        paths = [path for path in paths if os.path.isfile(path) and path.lower().endswith(suffixes)]
+        if not paths:
+            matched = "no photo matches" if glob.has_magic(image_path) else "there is no such file or folder"
+            raise InputError(f"{image_path}: {matched} (working directory: {os.getcwd()}). Mend --image_path.")
+    return _named(root, paths)
+
+
+def _walk(folder: str, skip: str, suffixes: tuple[str, ...]) -> list[str]:
+    """Files below `folder` in name order; linked folders are followed once, hidden files are left out."""
+    found: list[str] = []
+    seen = {skip} if skip != os.path.realpath(folder) else set()
+    for here, folders, files in os.walk(folder, followlinks=True):
+        real = os.path.realpath(here)
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        folders.sort()
+        found += [
+            os.path.join(here, file)
+            for file in sorted(files)
+            if not file.startswith(".") and file.lower().endswith(suffixes)
+        ]
+    return found
+
+
+def _read_list(path: str) -> list[str]:
+    """Paths of a list file, relative to its folder or else to the working one; a second field (a label) is left out."""
+    folder = os.path.dirname(path)
+    try:
+        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError:
+        raise InputError(f"{path}: this list is not UTF-8 text. Save it as UTF-8.") from None
+    found = []
+    for line in (line.strip() for line in lines):
+        if not line or line.startswith("#"):
+            continue
+        fields = next((line.split(sign) for sign in ("\t", ",", "|") if sign in line), [line])
+        names = (fields[0].strip(), line.split()[0])
+        tried = [os.path.join(folder, name) for name in names] + list(names)
+        found.append(next((name for name in tried if os.path.isfile(name)), tried[0]))
+    if not found:
+        raise InputError(f"{path}: this list is empty. Write the path of a photo on each line.")
+    return found
+
+
+def _glob_root(pattern: str) -> str:
+    """The folders before the first wildcard."""
+    parts = Path(pattern).parts[:-1]
+    plain = next((index for index, part in enumerate(parts) if glob.has_magic(part)), len(parts))
+    return os.path.join(*parts[:plain]) if plain else "."
+
+
+def _named(root: str, paths: Iterable[str]) -> list[Item]:
+    """Items with names that do not collide, also where the file system ignores case."""
+    items, taken = [], set()
+    for path in paths:
+        relative = os.path.relpath(os.path.abspath(path), os.path.abspath(root))
+        if relative.startswith(os.pardir):
+            relative = os.path.basename(path)
+        stem, suffix = os.path.splitext(relative.replace(os.sep, "/"))
+        name, count = stem, 1
+        while name.lower() in taken:
+            name = f"{stem}_{suffix[1:]}" if count == 1 else f"{stem}_{suffix[1:]}_{count}"
+            count += 1
+        if name != stem:
+            logger.warning("%s: its results are saved as %s, because %s is taken by another file.", path, name, stem)
+        taken.add(name.lower())
+        items.append(Item(path, name))
+    return items

@@ -1,0 +1,67 @@
+"""Masks and overlays as files."""
+
+from __future__ import annotations
+
+from io import BytesIO
+from pathlib import Path
+from typing import Optional
+
+import numpy as np
+
+from segkit import io
+from segkit.palette import voc_palette
+
+
+def full_palette(palette: Optional[np.ndarray]) -> np.ndarray:
+    """uint8 [256 or more, 3]: the classes' own colours, PaddleSeg's for the other values."""
+    colours = voc_palette(max(256, 0 if palette is None else len(palette)))
+    if palette is not None:
+        colours[: len(palette)] = palette
+    return colours
+
+
+def write_mask(folder: Path, name: str, mask: np.ndarray, palette: Optional[np.ndarray], classes: list[str]) -> None:
+    """`folder/name.png` with the class numbers as pixel values, a palette PNG where a palette is given. Planes
+    [C, H, W] (several labels a pixel) become `folder/name/<class>.png` of 0 and 1 each."""
+    if mask.ndim == 2:
+        io.write_png(folder / f"{name}.png", mask, palette)
+        return
+    for number, plane in enumerate(mask):
+        label = classes[number] if number < len(classes) else str(number)
+        colours = None
+        if palette is not None:
+            colours = full_palette(palette)
+            colours[0], colours[1] = 0, palette[number]
+        io.write_png(folder / name / f"{_file_name(label)}.png", plane, colours)
+
+
+def write_array(path: Path, array: np.ndarray) -> None:
+    """An .npy file, whole or not at all."""
+    buffer = BytesIO()
+    np.save(buffer, array)
+    io.write_bytes_atomic(path, buffer.getvalue())
+
+
+def draw_overlay(image: np.ndarray, mask: np.ndarray, palette: np.ndarray) -> np.ndarray:
+    """The photo [H, W, C] under the colours of its mask, uint8 [H, W, 3]; planes are drawn one over another."""
+    picture = _as_rgb(image)
+    if mask.ndim == 2:
+        return io.overlay(picture, mask, palette)
+    for number, plane in enumerate(mask):
+        coloured = io.overlay(picture, np.full(plane.shape, number, np.int32), palette)
+        picture = np.where(plane[:, :, None] > 0, coloured, picture)
+    return picture
+
+
+def _as_rgb(image: np.ndarray) -> np.ndarray:
+    """The first three channels, or the only one thrice, as uint8; other types are stretched to 0..255."""
+    picture = image[:, :, :3] if image.shape[2] >= 3 else np.repeat(image[:, :, :1], 3, axis=2)
+    if picture.dtype == np.uint8:
+        return np.ascontiguousarray(picture)
+    low, high = float(picture.min()), float(picture.max())
+    return ((picture.astype(np.float32) - low) * (255 / max(high - low, 1e-6))).astype(np.uint8)
+
+
+def _file_name(label: str) -> str:
+    return "".join("_" if sign in '/\\:*?"<>|' else sign for sign in label).strip() or "_"
+

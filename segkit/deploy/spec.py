@@ -1,0 +1,142 @@
+"""deploy.yaml: what an exported folder says about itself. PaddleSeg's format, with classes and colours added."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Optional
+
+import yaml
+
+from segkit.build import build
+from segkit.errors import InputError
+from segkit.registry import TRANSFORMS
+
+FILE = "deploy.yaml"
+OUTPUT_OPS = ("none", "softmax", "argmax")
+
+
+@dataclass
+class DeploySpec:
+    """An exported model. `model`, `params`: file names in `folder`; `input_shape`: [N, C, H, W], -1 = any.
+
+    `output_op`: what the graph ends in: none (scores), softmax (probabilities; a sigmoid with one channel or
+    several labels a pixel) or argmax (class numbers). `palette`: RGB a class. `num_classes` and what follows
+    are absent in PaddleSeg's own files.
+    """
+
+    folder: Path
+    model: str
+    params: str
+    transforms: list[dict[str, Any]]
+    input_shape: list[int] = field(default_factory=lambda: [-1, 3, -1, -1])
+    output_op: str = "none"
+    output_dtype: str = "float32"
+    num_classes: Optional[int] = None
+    classes: list[str] = field(default_factory=list)
+    palette: Optional[list[list[int]]] = None
+    img_channels: int = 3
+    threshold: Optional[float] = None
+    multilabel: bool = False
+
+    @property
+    def path(self) -> Path:
+        """The deploy.yaml itself."""
+        return self.folder / FILE
+
+    def text(self) -> str:
+        """The file's text."""
+        names = ("model", "params", "input_shape", "output_op", "output_dtype", "num_classes", "classes", "palette",
+                 "img_channels", "threshold", "multilabel", "transforms")  # fmt: skip
+        content = {name: getattr(self, name) for name in names}
+        return yaml.safe_dump(
+            {"Deploy": content}, sort_keys=False, allow_unicode=True, default_flow_style=None, width=110
+        )
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> DeploySpec:
+        """Read a deploy.yaml, or the one in a folder; `InputError` for whatever is wrong with it or missing."""
+        file = Path(path)
+        file = file / FILE if file.is_dir() else file
+        if not file.is_file():
+            raise InputError(
+                f"{file}: there is no such file. Give the {FILE} of an exported folder (segkit export writes one)."
+            )
+        node = _deploy_node(file)
+        known = {name: node[name] for name in _KINDS if node.get(name) is not None}
+        for name in ("model", "params"):
+            if not (file.parent / str(node[name])).is_file():
+                raise InputError(
+                    f"{file}: Deploy.{name} names {node[name]}, which is not in {file.parent}. "
+                    "Copy the whole exported folder, or export again."
+                )
+        shape = known.get("input_shape", [-1, 3, -1, -1])
+        known.setdefault("img_channels", shape[1] if shape[1] > 0 else 3)
+        return cls(folder=file.parent, **known)
+
+    def build_transforms(self) -> list[Any]:
+        """The transforms as objects; an `InputError` names the one that cannot be built."""
+        built = []
+        for index, node in enumerate(self.transforms):
+            try:
+                built.append(build(TRANSFORMS, node))
+            except (InputError, TypeError) as error:
+                raise InputError(f"{self.path}: Deploy.transforms.{index}: {error}") from error
+        return built
+
+
+def _is_shape(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 4 and all(isinstance(item, int) for item in value)
+
+
+def _is_palette(value: Any) -> bool:
+    return isinstance(value, list) and all(
+        isinstance(row, list) and len(row) == 3 and all(isinstance(item, int) and 0 <= item <= 255 for item in row)
+        for row in value
+    )
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= 1
+
+
+# Key -> (test of its value, what to say was expected).
+_KINDS = {
+    "model": (lambda value: isinstance(value, str), "a file name"),
+    "params": (lambda value: isinstance(value, str), "a file name"),
+    "transforms": (
+        lambda value: isinstance(value, list) and all(isinstance(node, dict) and "type" in node for node in value),
+        "a list of transforms, each with its type",
+    ),
+    "input_shape": (_is_shape, "four integers N, C, H, W, -1 for any"),
+    "output_op": (lambda value: value in OUTPUT_OPS, " or ".join(OUTPUT_OPS)),
+    "output_dtype": (lambda value: isinstance(value, str), "a type name"),
+    "num_classes": (lambda value: isinstance(value, int) and value > 0, "an integer above 0"),
+    "classes": (lambda value: isinstance(value, list), "a list of names"),
+    "palette": (_is_palette, "a list of [r, g, b], each 0..255"),
+    "img_channels": (lambda value: isinstance(value, int) and value > 0, "an integer above 0"),
+    "threshold": (_is_number, "a number from 0 to 1"),
+    "multilabel": (lambda value: isinstance(value, bool), "true or false"),
+}
+
+
+def _deploy_node(file: Path) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f":{mark.line + 1}" if mark is not None else ""
+        raise InputError(f"{file}{line}: this is not valid YAML ({getattr(error, 'problem', error)}).") from None
+    except UnicodeDecodeError:
+        raise InputError(f"{file}: this is not a text file. Give the {FILE} of an exported folder.") from None
+    node = content.get("Deploy") if isinstance(content, dict) else None
+    if not isinstance(node, dict):
+        raise InputError(f"{file}: there is no section 'Deploy:'. Give the {FILE} of an exported folder.")
+    for name in ("model", "params", "transforms"):
+        if node.get(name) is None:
+            raise InputError(f"{file}: Deploy.{name} is missing. Export the model again.")
+    for name, (test, expected) in _KINDS.items():
+        if node.get(name) is not None and not test(node[name]):
+            raise InputError(f"{file}: Deploy.{name}: got {node[name]!r}, expected {expected}.")
+    return node

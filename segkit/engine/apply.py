@@ -1,0 +1,221 @@
+"""How a model is applied to photos of one size: plain, over scales and flips, or window by window."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import paddle
+import paddle.nn.functional as F
+
+from segkit.errors import InputError
+from segkit.options import EvalOptions, TestTimeOptions
+from segkit.postprocess import undo
+
+# Windows go to the device together up to so many pixels: what is held there does not grow with the photo.
+_PIXELS_AT_ONCE = 2**20
+_WINDOWS_AT_ONCE = 16
+
+
+@dataclass(frozen=True)
+class TestTime:
+    """`scales` and flips to average over; `window` and `stride` as (width, height), None without a window."""
+
+    __test__ = False  # not a test class, whatever pytest thinks of its name
+
+    scales: tuple[float, ...] = (1.0,)
+    flip_horizontal: bool = False
+    flip_vertical: bool = False
+    window: tuple[int, int] | None = None
+    stride: tuple[int, int] | None = None
+    precision: str = "fp32"
+
+    @property
+    def plain(self) -> bool:
+        """Whether it is one pass over the whole photo."""
+        return self.scales == (1.0,) and len(self.flips) == 1 and self.window is None
+
+    @property
+    def flips(self) -> list[tuple[bool, bool]]:
+        """(horizontal, vertical) of every pass; both together where both are asked for, as PaddleSeg."""
+        both = ((False, False), (True, False), (False, True), (True, True))
+        return [(h, v) for h, v in both if h <= self.flip_horizontal and v <= self.flip_vertical]
+
+
+def test_time(options: TestTimeOptions, test_config: Mapping[str, Any] | None = None) -> TestTime:
+    """Flags over `test_config` over defaults, checked. `aug_eval` counts for val, `aug_pred` for predict."""
+    config = dict(test_config or {})
+    augment_key = "aug_eval" if isinstance(options, EvalOptions) else "aug_pred"
+
+    def setting(name: str, default: Any = None) -> Any:
+        given = getattr(options, name)
+        return config.get(name, default) if given is None else given
+
+    augment, slide = bool(setting(augment_key, False)), bool(setting("is_slide", False))
+    for switch, on, names in (
+        (augment_key, augment, ("scales", "flip_horizontal", "flip_vertical")),
+        ("is_slide", slide, ("crop_size", "stride")),
+    ):
+        idle = [f"--{name}" for name in names if getattr(options, name) not in (None, False)]
+        if idle and not on:
+            raise InputError(f"{', '.join(idle)} without --{switch} has no effect. Add --{switch}, or leave it out.")
+    result: dict[str, Any] = {"precision": options.precision}
+    if augment:
+        result["scales"] = _scales(setting("scales", 1.0))
+        result["flip_horizontal"] = bool(setting("flip_horizontal", False))
+        result["flip_vertical"] = bool(setting("flip_vertical", False))
+    if slide:
+        result["window"], result["stride"] = _window(setting("crop_size"), setting("stride"))
+    return TestTime(**result)
+
+
+test_time.__test__ = False  # type: ignore[attr-defined]
+
+
+def _scales(value: Any) -> tuple[float, ...]:
+    values = value if isinstance(value, (list, tuple)) else [value]
+    if not values or not all(isinstance(item, (int, float)) and item > 0 for item in values):
+        raise InputError(f"scales: expected numbers above 0 (got {value}), such as 0.75 1.0 1.25.")
+    return tuple(float(item) for item in values)
+
+
+def _window(crop_size: Any, stride: Any) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Both as (width, height); a stride of two thirds of the window where none is given."""
+    if crop_size is None:
+        raise InputError("is_slide needs crop_size. Give the window as --crop_size W H, such as --crop_size 512 512.")
+    window = _pair("crop_size", crop_size)
+    step = _pair("stride", stride) if stride is not None else tuple(max(1, side * 2 // 3) for side in window)
+    if step[0] > window[0] or step[1] > window[1]:
+        raise InputError(
+            f"stride {list(step)} is larger than crop_size {list(window)}: pixels between the windows would be left "
+            "out. Give a stride of at most the window."
+        )
+    return window, step
+
+
+def _pair(name: str, value: Any) -> tuple[int, int]:
+    values = value if isinstance(value, (list, tuple)) else [value, value]
+    if len(values) != 2 or not all(isinstance(item, int) and item > 0 for item in values):
+        raise InputError(f"{name}: expected two integers above 0, width and height (got {value}).")
+    return values[0], values[1]
+
+
+def scores(model: paddle.nn.Layer, x: np.ndarray, how: TestTime | None = None) -> np.ndarray:
+    """Logits float32 [N, C, H, W] for preprocessed photos x, float32 [N, channels, H, W].
+
+    Over scales and flips the logits are averaged, and so are those of overlapping windows (both as
+    PaddleSeg). Windows are summed up on the host. The model must be in evaluation mode.
+    """
+    how = how or TestTime()
+    with paddle.no_grad(), _precision(how.precision):
+        if how.scales == (1.0,) and len(how.flips) == 1:
+            return _host(_one_pass(model, x, how))
+        return _host(_averaged(model, x, how))
+
+
+def classes(model: paddle.nn.Layer, x: np.ndarray, how: TestTime) -> np.ndarray:
+    """Class numbers int32 [N, H, W] of one plain pass, decided on the device so that the scores stay there; of a
+    single-channel model the scores themselves, float32 [N, 1, H, W]."""
+    with paddle.no_grad(), _precision(how.precision):
+        found = _forward(model, x)
+        return (found if found.shape[1] == 1 else paddle.argmax(found, axis=1, dtype="int32")).numpy()
+
+
+@contextlib.contextmanager
+def evaluation_mode(model: paddle.nn.Layer) -> Iterator[None]:
+    """Evaluation mode inside, the previous mode of every layer afterwards."""
+    before = [(layer, layer.training) for layer in model.sublayers(include_self=True)]
+    model.eval()
+    try:
+        yield
+    finally:
+        for layer, training in before:
+            layer.training = training
+
+
+def _precision(precision: str) -> contextlib.AbstractContextManager[None]:
+    if precision == "fp32":
+        return contextlib.nullcontext()
+    if precision == "fp16" and paddle.device.get_device() == "cpu":
+        raise InputError("--precision fp16 needs a GPU (got --device cpu). Use bf16 or fp32 on the CPU.")
+    return paddle.amp.auto_cast(dtype="float16" if precision == "fp16" else "bfloat16")
+
+
+def _forward(model: paddle.nn.Layer, x: np.ndarray | paddle.Tensor) -> paddle.Tensor:
+    """The main output of the model as float32 on the device."""
+    return model(x if isinstance(x, paddle.Tensor) else paddle.to_tensor(x))[0].astype("float32")
+
+
+def _host(x: np.ndarray | paddle.Tensor) -> np.ndarray:
+    return x if isinstance(x, np.ndarray) else x.numpy()
+
+
+def _one_pass(model: paddle.nn.Layer, x: Any, how: TestTime) -> Any:
+    return _forward(model, x) if how.window is None else _windows(model, x, how.window, how.stride)
+
+
+def _averaged(model: paddle.nn.Layer, x: np.ndarray, how: TestTime) -> Any:
+    """Mean over scales and flips: on the device, or on the host (numpy) with windows."""
+    source = x if how.window is not None else paddle.to_tensor(x)
+    height, width = x.shape[2:]
+    total: Any = None
+    for scale in how.scales:
+        scaled = _resize(source, (int(height * scale + 0.5), int(width * scale + 0.5)))
+        for flip in how.flips:
+            found = _resize(_flip(_one_pass(model, _flip(scaled, flip), how), flip), (height, width))
+            total = found if total is None else total + found
+    return total / (len(how.scales) * len(how.flips))
+
+
+def _flip(x: Any, flip: tuple[bool, bool]) -> Any:
+    axes = [axis for axis, on in ((3, flip[0]), (2, flip[1])) if on]
+    if not axes:
+        return x
+    return np.ascontiguousarray(np.flip(x, axes)) if isinstance(x, np.ndarray) else paddle.flip(x, axes)
+
+
+def _resize(x: Any, size: tuple[int, int]) -> Any:
+    """Half-pixel bilinear to (height, width), at least one pixel each."""
+    size = (max(1, size[0]), max(1, size[1]))
+    if tuple(x.shape[2:]) == size:
+        return x
+    if isinstance(x, np.ndarray):
+        step = {"op": "resize", "from": list(size), "to": list(x.shape[2:])}
+        return np.stack([undo(image, [step], interp="linear") for image in x])
+    return F.interpolate(x, size, mode="bilinear", align_corners=False)
+
+
+def _starts(length: int, window: int, stride: int) -> list[int]:
+    """First pixels of the windows along one side; the last window is moved back to end with the photo."""
+    if length <= window:
+        return [0]
+    count = -(-(length - window) // stride) + 1
+    return [min(index * stride, length - window) for index in range(count)]
+
+
+def _windows(model: paddle.nn.Layer, x: np.ndarray, window: Any, stride: Any) -> np.ndarray:
+    """Mean of the logits of all windows that cover a pixel, float32 [N, C, H, W] on the host."""
+    number, _, height, width = x.shape
+    wide, high = min(window[0], width), min(window[1], height)
+    rows, columns = _starts(height, high, stride[1]), _starts(width, wide, stride[0])
+    corners = [(top, left) for top in rows for left in columns]
+    together = min(_WINDOWS_AT_ONCE, max(1, _PIXELS_AT_ONCE // (number * wide * high)))
+    total: np.ndarray | None = None
+    for start in range(0, len(corners), together):
+        group = corners[start : start + together]
+        crops = np.concatenate([x[:, :, top : top + high, left : left + wide] for top, left in group])
+        found = _forward(model, crops).numpy()
+        if total is None:
+            total = np.zeros((number, found.shape[1], height, width), np.float32)
+        for index, (top, left) in enumerate(group):
+            total[:, :, top : top + high, left : left + wide] += found[index * number : (index + 1) * number]
+    over_rows, over_columns = np.zeros(height, np.float32), np.zeros(width, np.float32)
+    for top in rows:
+        over_rows[top : top + high] += 1
+    for left in columns:
+        over_columns[left : left + wide] += 1
+    total /= over_rows[:, None] * over_columns[None, :]
+    return total

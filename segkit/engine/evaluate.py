@@ -1,0 +1,164 @@
+"""Scores of a model on a labelled set: one streaming confusion matrix at the size of the labels."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Optional, Union
+
+import numpy as np
+import paddle
+
+from segkit import io, postprocess
+from segkit.deploy.pipeline import Run, mask_of
+from segkit.dist import is_main, world_size
+from segkit.engine import apply
+from segkit.engine.apply import TestTime
+from segkit.engine.loader import EvalSample, eval_loader
+from segkit.engine.progress import progress
+from segkit.errors import InputError
+from segkit.log import logger
+from segkit.metrics import ConfusionMatrix, MultiLabelMatrix, RocCurves
+from segkit.options import EvalOptions
+
+Model = Union[paddle.nn.Layer, Run]
+
+
+def evaluate(
+    model: Model,
+    dataset: Any,
+    options: Optional[EvalOptions] = None,
+    test_config: Optional[Mapping[str, Any]] = None,
+) -> dict[str, Any]:
+    """Metrics (see `ConfusionMatrix.compute`) of a model, or of an engine's `run`, on every sample of `dataset`.
+
+    Masks are made as predict makes them and compared with labels of the photos' own size. Ranks share the
+    samples and add up their matrices; the main one logs, and writes `options.save_dir/metrics.json`. The mode of
+    the model is put back.
+    """
+    options = options or EvalOptions()
+    how = apply.test_time(options, test_config)
+    names, ignored = dataset.class_names, dataset.ignore_index
+    matrix = (MultiLabelMatrix if options.use_multilabel else ConfusionMatrix)(dataset.num_classes, ignored, names)
+    curves = RocCurves(dataset.num_classes, ignored) if options.auc_roc else None
+    with contextlib.ExitStack() as stack:
+        segment = stack.enter_context(_prepared(model, how, options.use_multilabel, curves is not None))
+        samples = stack.enter_context(eval_loader(dataset, options.num_workers))
+        bar = stack.enter_context(progress(len(samples), "val"))
+        for sample in samples:
+            _check_sample(sample)
+            output = segment(sample.image.numpy(), sample.geometry)[0]
+            _check_channels(output, dataset.num_classes, sample.path)
+            mask = mask_of(output, sample.geometry, None, options.use_multilabel)
+            _update(matrix, mask, sample)
+            if curves is not None:
+                found = postprocess.probabilities(output, sample.geometry, options.use_multilabel)
+                curves.update(found, sample.label)
+            bar.update()
+    return _finish(matrix, curves, options)
+
+
+def predict_sample(
+    model: Model,
+    dataset: Any,
+    index: int,
+    options: Optional[EvalOptions] = None,
+    test_config: Optional[Mapping[str, Any]] = None,
+) -> np.ndarray:
+    """The mask of one sample of `dataset` at the photo's own size: uint8 [H, W]."""
+    options = options or EvalOptions()
+    how = apply.test_time(options, test_config)
+    sample = dataset.get(index, np.random.default_rng(index))
+    x = np.ascontiguousarray(sample["image"].transpose(2, 0, 1)[None], dtype=np.float32)
+    with _prepared(model, how, options.use_multilabel) as segment:
+        return mask_of(segment(x, sample["geometry"])[0], sample["geometry"], None, options.use_multilabel)
+
+
+@contextlib.contextmanager
+def _prepared(model: Model, how: TestTime, multilabel: bool, scores_needed: bool = False) -> Any:
+    """`(x [N, C, H, W], geometry) -> output` of a model in evaluation mode, or of an engine."""
+    if not isinstance(model, paddle.nn.Layer):
+        if how != TestTime(precision=how.precision):
+            raise InputError("an exported model is applied plainly: leave out --aug_eval and --is_slide.")
+        yield lambda x, geometry: model(x)
+        return
+
+    def segment(x: np.ndarray, geometry: list[dict[str, Any]]) -> np.ndarray:
+        resized = any(step["op"] == "resize" and step["from"] != step["to"] for step in geometry)
+        if how.plain and not (resized or multilabel or scores_needed):
+            return apply.classes(model, x, how)
+        return apply.scores(model, x, how)
+
+    with apply.evaluation_mode(model):
+        yield segment
+
+
+def _update(matrix: ConfusionMatrix, mask: np.ndarray, sample: EvalSample) -> None:
+    try:
+        matrix.update(mask, sample.label)
+    except InputError as error:
+        raise InputError(f"{sample.path}: {error}") from error
+
+
+def _check_sample(sample: EvalSample) -> None:
+    if sample.label is None:
+        raise InputError(f"{sample.path}: the list names no label for it. Evaluate on a list with labels.")
+    if any(step["op"] == "crop" for step in sample.geometry):
+        raise InputError(
+            "val_dataset.transforms: a transform cuts parts of the photo off, and nothing can be predicted there. Take "
+            "the crop out; for big photos use --is_slide."
+        )
+
+
+def _check_channels(output: np.ndarray, num_classes: int, path: str) -> None:
+    """A model of another number of classes; one channel stands for background and foreground."""
+    if output.dtype.kind in "iu" or len(output) == num_classes or (len(output) == 1 and num_classes == 2):
+        return
+    raise InputError(
+        f"{path}: the model gives {len(output)} classes, but the data set has {num_classes}. Evaluate the model with its "
+        "own config, or mend num_classes."
+    )
+
+
+def _finish(matrix: ConfusionMatrix, curves: Optional[RocCurves], options: EvalOptions) -> dict[str, Any]:
+    matrix.matrix = _over_ranks(matrix.matrix)
+    matrix.num_images = int(_over_ranks(np.array([matrix.num_images], np.int64))[0])
+    result = matrix.compute()
+    if curves is not None:
+        curves.histograms = _over_ranks(curves.histograms)
+        result["auc_roc"], result["class_auc_roc"] = curves.compute(), curves.class_areas()
+    if is_main():
+        report(result)
+        if options.save_dir:
+            path = Path(options.save_dir) / "metrics.json"
+            io.write_bytes_atomic(path, (json.dumps(result, indent=1, ensure_ascii=False) + "\n").encode())
+    return result
+
+
+def _over_ranks(counts: np.ndarray) -> np.ndarray:
+    """The sum over all ranks, exact (int64)."""
+    if world_size() == 1 or not paddle.distributed.is_initialized():
+        return counts
+    tensor = paddle.to_tensor(counts)
+    paddle.distributed.all_reduce(tensor)
+    return tensor.numpy()
+
+
+def report(metrics: Mapping[str, Any], log: Callable[..., None] = logger.info) -> None:
+    """The [EVAL] line, then IoU, precision and recall of each class as a table."""
+    from prettytable import PrettyTable
+
+    line = "[EVAL] #Images: {num_images} mIoU: {mIoU:.4f} Acc: {Acc:.4f} Kappa: {Kappa:.4f} Dice: {mDice:.4f}"
+    auc = f" Auc_roc: {metrics['auc_roc']:.4f}" if "auc_roc" in metrics else ""
+    log("%s", line.format(**metrics) + auc)
+    table = PrettyTable(["class", "IoU", "Precision", "Recall"], align="r")
+    table.align["class"] = "l"
+    columns = ("class_iou", "class_precision", "class_recall")
+    for number, name in enumerate(metrics["class_names"]):
+        values = [metrics[column][number] for column in columns]
+        table.add_row([name, *("-" if value is None else f"{value:.4f}" for value in values)])
+    log("[EVAL] by class:\n%s", table.get_string())
+    if metrics["absent_classes"]:
+        log("[EVAL] neither labelled nor predicted, left out of the means: %s", ", ".join(metrics["absent_classes"]))

@@ -1,0 +1,211 @@
+"""From a trained model to a folder that Paddle Inference runs, checked against the model before it appears."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Optional
+
+import numpy as np
+import paddle
+
+from segkit.build import build_transforms, data_info
+from segkit.config import Config
+from segkit.deploy.spec import FILE, DeploySpec
+from segkit.engine import apply
+from segkit.engine.agreement import check_agreement, sample_photo
+from segkit.engine.paddle2 import save_paddle2
+from segkit.errors import InputError
+from segkit.log import logger
+from segkit.options import ExportOptions
+from segkit.transforms import Compose
+
+_OURS = ("model.json", "model.pdmodel", "model.pdiparams", FILE, "config.yml")
+# Two photos of different sizes: where the transforms bring both to one size, the graph gets that size.
+_PROBES = ((90, 130), (300, 200))
+
+
+class Exported(paddle.nn.Layer):
+    """The main output of a model with what the graph ends in. x float32 [N, C, H, W] -> scores or probabilities
+    [N, classes, H, W], or class numbers int32 [N, H, W]."""
+
+    def __init__(self, model: paddle.nn.Layer, output_op: str, multilabel: bool = False):
+        super().__init__()
+        self.model = model
+        self.output_op = output_op
+        self.multilabel = multilabel
+
+    def forward(self, x: paddle.Tensor) -> paddle.Tensor:
+        scores = self.model(x)[0]
+        if self.output_op == "none":
+            return scores
+        single = scores.shape[1] == 1
+        if self.output_op == "softmax":
+            if single or self.multilabel:
+                return paddle.nn.functional.sigmoid(scores)
+            return paddle.nn.functional.softmax(scores, axis=1)
+        if single:
+            return (scores[:, 0] > 0).astype("int32")
+        return paddle.argmax(scores, axis=1, dtype="int32")
+
+
+def check(cfg: Config, options: ExportOptions) -> None:
+    """`InputError` for what cannot be exported, before anything is loaded."""
+    if options.format in ("onnx", "openvino", "all"):
+        extra = "segkit[onnx]" if options.format == "onnx" else "segkit[onnx] and segkit[openvino]"
+        raise InputError(
+            f"--format {options.format}: this version writes Paddle's own formats only; it will come with the extra "
+            f"{extra}. Use --format paddle."
+        )
+    if options.output_op == "argmax" and is_multilabel(cfg):
+        raise InputError(
+            "--output_op argmax: a pixel may have several labels here, and argmax keeps one. Use none or softmax (the "
+            "sigmoid of each class)."
+        )
+    _shape(cfg, options)
+    folder = Path(options.save_dir)
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder}: this is a file. Choose another --save_dir.")
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / FILE).is_file():
+        raise InputError(
+            f"{folder}: there are other files in this folder, and it would be replaced. Choose a new or an exported "
+            "folder as --save_dir."
+        )
+
+
+def is_multilabel(cfg: Config) -> bool:
+    """Whether the config's data set gives a pixel several labels."""
+    return any(bool((cfg.data.get(f"{part}_dataset") or {}).get("use_multilabel")) for part in ("train", "val"))
+
+
+def export(cfg: Config, model: paddle.nn.Layer, options: Optional[ExportOptions] = None) -> dict[str, Any]:
+    """Write model, weights, deploy.yaml and config.yml to `options.save_dir`, whole or not at all.
+
+    Returns the file names and the agreement: the largest difference of the scores and the share of agreeing
+    pixels on one photo. `RuntimeError` when the exported graph disagrees with the model.
+    """
+    options = options or ExportOptions()
+    check(cfg, options)
+    shape = _shape(cfg, options)
+    photo = sample_photo(cfg, shape)
+    _check_photo(photo.x, shape, options, photo.path)
+    with apply.evaluation_mode(model), _folder(Path(options.save_dir)) as folder:
+        if options.format == "paddle2":
+            save_paddle2(cfg, model, folder, shape, options.output_op)
+        else:
+            save_graph(Exported(model, options.output_op, is_multilabel(cfg)), folder, shape)
+        spec = _spec(cfg, options, folder, shape)
+        spec.path.write_text(spec.text(), encoding="utf-8")
+        cfg.save(folder / "config.yml")
+        agreement = check_agreement(model, DeploySpec.load(folder), photo)
+    logger.info("exported to %s: %s, %s, %s", options.save_dir, spec.model, spec.params, FILE)
+    return {"save_dir": options.save_dir, "model": spec.model, "params": spec.params, **agreement}
+
+
+def save_graph(model: paddle.nn.Layer, folder: Path, shape: list[int]) -> None:
+    """`model.json` (or `.pdmodel`, as this Paddle makes it) and `model.pdiparams`."""
+    model.eval()
+    spec = [paddle.static.InputSpec(shape, "float32", name="x")]
+    graph = paddle.jit.to_static(model, input_spec=spec, full_graph=True)
+    paddle.jit.save(graph, str(folder / "model"))
+
+
+def _spec(cfg: Config, options: ExportOptions, folder: Path, shape: list[int]) -> DeploySpec:
+    info = data_info(cfg)
+    names = [name for name in ("model.json", "model.pdmodel") if (folder / name).is_file()]
+    return DeploySpec(
+        folder=folder,
+        model=names[0],
+        params="model.pdiparams",
+        transforms=_nodes(cfg),
+        input_shape=shape,
+        output_op=options.output_op,
+        output_dtype="int32" if options.output_op == "argmax" else "float32",
+        num_classes=info.num_classes,
+        classes=list(map(str, info.class_names)),
+        palette=np.asarray(info.palette).tolist(),
+        img_channels=info.img_channels,
+        multilabel=is_multilabel(cfg),
+    )
+
+
+def _nodes(cfg: Config) -> list[dict[str, Any]]:
+    """The transforms that deployment applies: `export.transforms`, else those of val."""
+    val = (cfg.data.get("val_dataset") or {}).get("transforms") or []
+    own = (cfg.data.get("export") or {}).get("transforms")
+    if own is not None and own != val:
+        logger.warning(
+            "export.transforms differ from val_dataset.transforms: the exported model will not give the masks of predict."
+        )
+    return val if own is None else own
+
+
+def _shape(cfg: Config, options: ExportOptions) -> list[int]:
+    """[N, C, H, W] of the graph's input, -1 where it may vary."""
+    channels = data_info(cfg).img_channels
+    if options.input_shape is None:
+        return [-1, channels, *_fixed_size(cfg, channels)]
+    shape = [int(value) for value in options.input_shape]
+    if any(value == 0 or value < -1 for value in shape):
+        raise InputError(f"--input_shape: got {shape}, expected N C H W, each above 0, or -1 where it may vary.")
+    if shape[1] not in (-1, channels):
+        raise InputError(
+            f"--input_shape: got {shape[1]} channels, but the data set has img_channels: {channels}. "
+            f"Give {shape[0]} {channels} {shape[2]} {shape[3]}."
+        )
+    return [shape[0], channels, *shape[2:]]
+
+
+def _fixed_size(cfg: Config, channels: int) -> tuple[int, int]:
+    """(height, width) that the transforms give every photo, or -1 for both."""
+    compose = Compose(build_transforms(cfg, "export"))
+    sizes = set()
+    for height, width in _PROBES:
+        sample = {"image": np.zeros((height, width, channels), np.uint8), "path": "probe", "geometry": []}
+        try:
+            sizes.add(compose(sample, np.random.default_rng(0))["image"].shape[:2])
+        except InputError:
+            return -1, -1
+    return sizes.pop() if len(sizes) == 1 else (-1, -1)
+
+
+def _check_photo(x: np.ndarray, shape: list[int], options: ExportOptions, path: str) -> None:
+    if any(fixed > 0 and fixed != got for fixed, got in zip(shape[2:], x.shape[1:])):
+        raise InputError(
+            f"--input_shape {' '.join(map(str, options.input_shape or shape))}: the transforms bring {path} to "
+            f"{x.shape[1]} x {x.shape[2]} (height x width). Give these numbers, -1 -1, or add a Resize to "
+            "val_dataset.transforms."
+        )
+
+
+@contextmanager
+def _folder(target: Path) -> Iterator[Path]:
+    """A folder beside `target` that takes its place when all went well. Files of others in it are kept."""
+    target = Path(os.path.abspath(target))
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        work = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    except OSError as error:
+        raise InputError(
+            f"{target}: cannot be written ({error.strerror}). Make it writable or choose another --save_dir."
+        ) from error
+    try:
+        yield work
+        work.chmod(0o755)
+        if target.is_dir():
+            for entry in target.iterdir():
+                if entry.name not in _OURS:
+                    shutil.move(str(entry), str(work / entry.name))
+            old = Path(tempfile.mkdtemp(prefix=f".{target.name}.old.", dir=target.parent))
+            os.replace(target, old)
+            os.replace(work, target)
+            shutil.rmtree(old)
+        else:
+            os.replace(work, target)
+    finally:
+        if work.exists():
+            shutil.rmtree(work, ignore_errors=True)

@@ -1,0 +1,59 @@
+"""The older `.pdmodel` format: a flag that Paddle reads once, at its start, so a process of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import paddle
+
+from segkit.config import Config
+from segkit.engine.weights import save_state
+from segkit.errors import InputError
+
+
+def save_paddle2(cfg: Config, model: paddle.nn.Layer, folder: Path, shape: list[int], output_op: str) -> None:
+    """`model.pdmodel` and `model.pdiparams` in `folder`; `InputError` where this Paddle cannot write them."""
+    work = folder / "paddle2"
+    work.mkdir()
+    cfg.save(work / "config.yml")
+    save_state(model.state_dict(), work / "model.pdparams")
+    root = str(Path(__file__).resolve().parents[2])
+    paths = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
+    done = subprocess.run(
+        [sys.executable, "-m", "segkit.engine.paddle2", str(work), json.dumps(shape), output_op],
+        env={**os.environ, "FLAGS_enable_pir_api": "0", "PYTHONPATH": paths},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if not (work / "model.pdmodel").is_file():
+        reason = next((line for line in reversed(done.stderr.splitlines()) if line.strip()), "it wrote model.json instead")
+        raise InputError(
+            f"--format paddle2: Paddle {paddle.__version__} cannot write model.pdmodel ({reason.strip()}). Use --format "
+            "paddle, or export with Paddle 3.0."
+        )
+    for name in ("model.pdmodel", "model.pdiparams"):
+        shutil.move(str(work / name), str(folder / name))
+    shutil.rmtree(work)
+
+
+def main(work: str, shape: str, output_op: str) -> None:
+    """In the process with the flag: load the model again and write its graph."""
+    from segkit.build import build_model
+    from segkit.engine.export import Exported, is_multilabel, save_graph
+    from segkit.engine.weights import load_weights
+
+    folder = Path(work)
+    cfg = Config(folder / "config.yml", check=False)
+    model = build_model(cfg)
+    load_weights(model, folder / "model.pdparams")
+    save_graph(Exported(model, output_op, is_multilabel(cfg)), folder, json.loads(shape))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,113 @@
+"""Masks, colours and overlays of a user's own photos and videos, from trained weights."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Union
+
+import numpy as np
+
+from segkit import io
+from segkit.deploy.inputs import Item, collect
+from segkit.deploy.outputs import draw_overlay, full_palette, write_array, write_mask
+from segkit.deploy.pipeline import Photo, Segmenter, check_threshold, prefetched
+from segkit.dist import rank, world_size
+from segkit.engine.progress import progress
+from segkit.engine.video import OverlayWriter, frames
+from segkit.errors import InputError, list_problems
+from segkit.log import logger
+from segkit.options import PredictOptions
+from segkit.palette import parse_custom_color
+
+OVERLAYS, COLOURS, MASKS, PROBABILITIES = "added_prediction", "pseudo_color_prediction", "mask", "prob"
+
+
+def predict(model: Segmenter, options: PredictOptions) -> dict[str, Any]:
+    """Write the results of `options.image_path` below `options.save_dir`, this rank's share of them.
+
+    `mask/` holds class numbers, `pseudo_color_prediction/` palette PNGs, `added_prediction/` overlays, `prob/`
+    (with `save_prob`) float32 arrays, all at the photo's size. Of a video every frame is written as
+    `<name>/frame_000001.png`, and its overlay as one .mp4. Inputs that cannot be read are named in an
+    `InputError` at the end, when all others are done.
+    """
+    items = collect(options.image_path, options.save_dir)
+    mine = items[rank() :: world_size()]
+    writer = _Writer(model, options)
+    failed = []
+    with progress(len(mine), "predict") as bar:
+        for item, photo in _loaded(model, mine, options.num_workers):
+            try:
+                if isinstance(photo, InputError):
+                    raise photo
+                if item.is_video:
+                    writer.write_video(item)
+                else:
+                    writer.write(item.name, photo)
+            except InputError as error:
+                failed.append(str(error))
+            bar.update()
+    done = len(mine) - len(failed)
+    logger.info("%d of %d inputs are segmented, results are in %s", done, len(mine), options.save_dir)
+    if failed:
+        title = f"{len(failed)} of {len(mine)} inputs could not be segmented, the others are done:"
+        raise InputError(list_problems(title, failed))
+    return {"images": done, "save_dir": options.save_dir}
+
+
+def check(options: PredictOptions, num_classes: int) -> None:
+    """`InputError` for flags that cannot work, before anything is loaded."""
+    check_threshold(options.threshold)
+    if options.custom_color is not None:
+        parse_custom_color(options.custom_color, num_classes)
+    collect(options.image_path, options.save_dir)
+
+
+def _loaded(
+    model: Segmenter, items: list[Item], workers: int | None
+) -> Iterator[tuple[Item, Union[Photo, InputError, None]]]:
+    """Each item with its photo, the reason why it cannot be read, or None for a video."""
+
+    def load(item: Item) -> tuple[Item, Union[Photo, InputError, None]]:
+        try:
+            return item, None if item.is_video else model.prepare(item.path)
+        except InputError as error:
+            return item, error
+
+    return prefetched(load, items, workers)
+
+
+class _Writer:
+    """Segments photos and writes what was asked for."""
+
+    def __init__(self, model: Segmenter, options: PredictOptions):
+        self.model = model
+        self.folder = Path(options.save_dir)
+        self.save_prob = options.save_prob
+        colours = model.palette
+        if options.custom_color is not None:
+            colours = parse_custom_color(options.custom_color, len(model.class_names))
+        self.palette = full_palette(colours)
+        # Values outside the classes (below the threshold, say) show the photo as it is.
+        self.overlay_palette = self.palette if colours is None else colours
+
+    def write(self, name: str, photo: Photo, overlay: bool = True) -> np.ndarray:
+        """Write the results of one photo; its mask is returned."""
+        output = self.model.output(photo)
+        mask = self.model.mask(output, photo.geometry)
+        write_mask(self.folder / MASKS, name, mask, None, self.model.class_names)
+        write_mask(self.folder / COLOURS, name, mask, self.palette, self.model.class_names)
+        if overlay:
+            picture = draw_overlay(photo.image, mask, self.overlay_palette)
+            io.write_png(self.folder / OVERLAYS / f"{name}.png", picture)
+        if self.save_prob:
+            found = self.model.probabilities(output, photo.geometry)
+            write_array(self.folder / PROBABILITIES / f"{name}.npy", found)
+        return mask
+
+    def write_video(self, item: Item) -> None:
+        """Every frame's results, and the overlays as one video."""
+        with OverlayWriter(self.folder / OVERLAYS / f"{item.name}.mp4") as video:
+            for number, frame, rate in frames(item.path, self.model.img_channels):
+                mask = self.write(f"{item.name}/frame_{number:06d}", self.model.prepare(frame), overlay=False)
+                video.add(draw_overlay(frame, mask, self.overlay_palette), rate)

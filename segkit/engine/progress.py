@@ -1,0 +1,31 @@
+"""A progress bar on the main rank's terminal, and nothing in files and CI."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import Any
+
+from segkit.dist import is_main
+from segkit.log import logger
+
+
+class _NoBar:
+    def __enter__(self) -> _NoBar:
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        pass
+
+    def update(self) -> None:
+        """One more is done."""
+
+
+def progress(total: int, title: str) -> Any:
+    """A context with `update()`: a tqdm bar where somebody watches, unless `--quiet`."""
+    talks = any(handler.level <= logging.INFO for handler in logger.handlers)
+    if not (is_main() and talks and sys.stderr.isatty()):
+        return _NoBar()
+    from tqdm import tqdm
+
+    return tqdm(total=total, desc=title, dynamic_ncols=True, leave=False)

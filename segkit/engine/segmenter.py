@@ -1,0 +1,159 @@
+"""Trained or exported models made ready: what `segkit.load` and the tools share, and the Python API."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Optional, TypeVar, Union
+
+import paddle
+
+from segkit import runtime
+from segkit.build import build_dataset, build_model, build_transforms, data_info
+from segkit.config import Config
+from segkit.deploy import infer
+from segkit.deploy.backends import open_backend
+from segkit.deploy.pipeline import Segmenter
+from segkit.deploy.spec import FILE, DeploySpec
+from segkit.engine import apply
+from segkit.engine.device import init_distributed, set_up_device
+from segkit.engine.weights import load_weights, weights_file
+from segkit.errors import InputError, list_problems
+from segkit.log import logger
+from segkit.options import EvalOptions, ExportOptions, InferOptions, PredictOptions, TestTimeOptions, TrainOptions
+from segkit.registry import nearest
+
+T = TypeVar("T")
+PathLike = Union[str, "os.PathLike[str]"]
+
+
+def load(path: PathLike, device: Optional[str] = None) -> Segmenter:
+    """A model that segments photos, from a folder with weights and config.yml (best_model, iter_N, a run folder)
+    or an exported one. `device`: cpu, gpu or gpu:N; None takes a GPU when Paddle sees one."""
+    device = set_up_device(device)
+    if is_exported(path):
+        return load_exported(path, device)
+    cfg = Config.from_model_path(path)
+    return from_model(cfg, load_model(cfg, path))
+
+
+def is_exported(path: Optional[PathLike]) -> bool:
+    """Whether it is an exported folder or its deploy.yaml."""
+    return path is not None and (Path(path).name == FILE or (Path(path) / FILE).is_file())
+
+
+def load_exported(path: PathLike, device: str = "cpu") -> Segmenter:
+    """An exported folder run by Paddle Inference."""
+    spec = DeploySpec.load(path)
+    options = InferOptions(config=os.fspath(path), device="cpu" if device == "cpu" else "gpu", backend="paddle")
+    return infer.segmenter(spec, open_backend(spec, options))
+
+
+def load_model(cfg: Config, model_path: Optional[PathLike]) -> paddle.nn.Layer:
+    """The config's model with these weights, in evaluation mode. Weights that do not fill it are an `InputError`;
+    what they hold beyond it is named in the log."""
+    if not model_path:
+        raise InputError(
+            "--model_path is missing: without trained weights the result would be noise. Give the folder or the "
+            ".pdparams file, such as --model_path output/best_model."
+        )
+    path = Path(model_path)
+    if path.is_dir() and not (path / "model.pdparams").is_file() and (path / "best_model").is_dir():
+        path = path / "best_model"
+    path = weights_file(path)
+    model = build_model(cfg)
+    report = load_weights(model, path)
+    if report.missing or report.shape_mismatch:
+        name = cfg.data["model"]["type"]
+        raise InputError(
+            list_problems(
+                f"{path}: these weights are not those of the config's {name} ({len(report.matched)} of its entries fit). "
+                "Give its own weights, or the config that they were trained with:",
+                report.problems(),
+                limit=12,
+            )
+        )
+    if report.unexpected:
+        logger.warning("%s", report)
+    model.eval()
+    return model
+
+
+def from_model(
+    cfg: Config,
+    model: paddle.nn.Layer,
+    options: Optional[TestTimeOptions] = None,
+    test_config: Optional[Mapping[str, Any]] = None,
+) -> Segmenter:
+    """A trained model with the val transforms, classes and palette of its config."""
+    options = options or PredictOptions()
+    how = apply.test_time(options, cfg.test_config if test_config is None else test_config)
+    info = data_info(cfg)
+
+    def run(x: Any) -> Any:
+        with apply.evaluation_mode(model):
+            return apply.scores(model, x, how)
+
+    return Segmenter(
+        run,
+        build_transforms(cfg, "val"),
+        info.class_names,
+        info.palette,
+        info.img_channels,
+        getattr(options, "threshold", None),
+        options.use_multilabel,
+    )
+
+
+def train(cfg: Config, **options: Any) -> paddle.nn.Layer:
+    """Train the config's model; keywords are the flags of `segkit train`. Returns the model."""
+    runtime.prepare()
+    from segkit.engine.train import train as run
+
+    return run(cfg, options_of(TrainOptions, options))
+
+
+def evaluate(cfg: Config, model: paddle.nn.Layer, **options: Any) -> dict[str, Any]:
+    """Metrics of a model on the config's val_dataset; keywords are the flags of `segkit val`."""
+    from segkit.engine.evaluate import evaluate as run
+
+    chosen = options_of(EvalOptions, options)
+    set_up(chosen)
+    return run(model, build_dataset(cfg, "val", use_multilabel=chosen.use_multilabel), chosen, cfg.test_config)
+
+
+def predict(cfg: Config, model: paddle.nn.Layer, **options: Any) -> dict[str, Any]:
+    """Write masks and overlays of photos; keywords are the flags of `segkit predict`."""
+    from segkit.engine import predict as engine
+
+    chosen = options_of(PredictOptions, options)
+    engine.check(chosen, data_info(cfg).num_classes)
+    set_up(chosen)
+    return engine.predict(from_model(cfg, model, chosen), chosen)
+
+
+def export(cfg: Config, model: paddle.nn.Layer, **options: Any) -> dict[str, Any]:
+    """Write the model for deployment; keywords are the flags of `segkit export`."""
+    from segkit.engine.export import export as run
+
+    return run(cfg, model, options_of(ExportOptions, options))
+
+
+def set_up(options: TestTimeOptions) -> str:
+    """Device and ranks for val and predict; returns the device."""
+    if options.data_format == "NHWC":
+        logger.info("--data_format NHWC: the models compute in NCHW, results are the same.")
+    device = set_up_device(options.device, options.precision)
+    init_distributed()
+    return device
+
+
+def options_of(kind: type[T], given: Mapping[str, Any]) -> T:
+    """An options object of keywords; an unknown one is an `InputError` that names the nearest."""
+    names = [field.name for field in dataclasses.fields(kind)]  # type: ignore[arg-type]
+    for name in given:
+        if name not in names:
+            raise InputError(f"unknown option '{name}'.{nearest(name, names)} Known: {', '.join(names)}.")
+    return kind(**given)
