@@ -115,6 +115,8 @@ def image_size(path: PathLike) -> tuple[int, int]:
                 return tuple(np.load(path, mmap_mode="r", allow_pickle=False).shape[:2])
         with _pillow().open(path) as image:
             width, height = image.size
+            if image.format == "TIFF":  # some versions of Pillow have turned its size already
+                width, height = image.tag_v2[256], image.tag_v2[257]
             turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
     except (OSError, ValueError, SyntaxError) as error:
         raise _unreadable(name, error) from error
@@ -252,20 +254,21 @@ def _decode_npy(data: bytes, name: str) -> np.ndarray:
 
 def _decode_tiff(data: bytes, name: str) -> np.ndarray:
     """8-bit TIFF of 1, 3 or 4 bands; the place where more bands and other number types belong."""
-    what = "TIFF of this kind is not supported yet (got {}, expected 8-bit with 1, 3 or 4 bands)"
-    mend = "Convert it to an 8-bit TIFF or PNG, or to an 8-bit .npy of more bands."
+    module = _pillow()
     try:
-        image = _open_pillow(data, name)
-    except InputError as error:
-        if "unknown or damaged format" not in str(error):
-            raise
-        raise InputError(f"{name}: {what.format('a number type or band count that cannot be read')}. {mend}") from error
-    bits = image.tag_v2.get(258, (1,)) if hasattr(image, "tag_v2") else (8,)
-    if max(bits) > 8 or image.mode not in ("1", "L", "P", "LA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr"):
-        raise InputError(f"{name}: {what.format(f'{max(bits)} bits, pixel mode {image.mode}')}. {mend}")
-    if image.mode in ("1", "L", "LA"):
+        image = module.open(io.BytesIO(data))
+        bits, mode = max(image.tag_v2.get(258, (1,))), image.mode
+    except (OSError, ValueError, SyntaxError):  # Pillow knows neither its bands nor its numbers, or it is cut short
+        bits, mode = "unknown", "unknown"
+    if bits == "unknown" or bits > 8 or mode not in ("1", "L", "P", "LA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr"):
+        raise InputError(
+            f"{name}: TIFF of this kind is not supported yet, or damaged (got bits: {bits}, pixel mode: {mode}; "
+            "expected 8 bits, 1, 3 or 4 bands). Convert it to an 8-bit TIFF or PNG, or to an 8-bit .npy of more bands."
+        )
+    image = _open_pillow(data, name)
+    if mode in ("1", "L", "LA"):
         return np.asarray(image.convert("L"))
-    return np.asarray(image if image.mode in ("RGB", "RGBA") else image.convert("RGB"))
+    return np.asarray(image if mode in ("RGB", "RGBA") else image.convert("RGB"))
 
 
 def _fit_channels(array: np.ndarray, channels: int, name: str) -> np.ndarray:

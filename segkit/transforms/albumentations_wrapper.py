@@ -42,21 +42,23 @@ class Albumentations:
         base.check_padding(self, 0, label_padding_value)
         self.label_value = label_padding_value
         library = _library()
-        self._chain = library.Compose([self._build(library, node) for node in transforms])
+        self._chain = library.Compose(
+            [self._build(library, node) for node in transforms],
+            additional_targets=dict.fromkeys(base.LABEL_KEYS, "mask"),
+        )
         if not hasattr(self._chain, "set_random_seed"):
             raise InputError(
                 f"Albumentations: version {library.__version__} cannot be seeded (expected 2.0 or newer). {_INSTALL}"
             )
 
     def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
-        keys = [key for key in base.LABEL_KEYS if sample.get(key) is not None]
+        labels = {key: sample[key] for key in base.LABEL_KEYS if sample.get(key) is not None}
         self._chain.set_random_seed(int(rng.integers(2**32)))
-        out = self._chain(image=np.ascontiguousarray(sample["image"]), masks=[sample[key] for key in keys])
+        out = self._chain(image=np.ascontiguousarray(sample["image"]), **labels)
         image = out["image"] if out["image"].ndim == 3 else out["image"][..., None]
         before = base.size_of(sample)
         sample["image"] = image
-        for key, mask in zip(keys, out["masks"]):
-            sample[key] = np.asarray(mask)
+        sample.update({key: out[key] for key in labels})
         base.record(sample, {"op": "warp", "from": list(before), "to": list(image.shape[:2])})
         return sample
 
