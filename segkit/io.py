@@ -163,7 +163,7 @@ def write_bytes_atomic(path: PathLike, data: bytes, sync: bool = False) -> None:
         if temporary is not None:
             with contextlib.suppress(OSError):
                 os.unlink(temporary)
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        full = error.errno in (errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", None))  # no EDQUOT on Windows
         mend = "Make room there" if full else "Make it writable"
         raise InputError(f"{target}: cannot be written ({error.strerror}). {mend} or choose another folder.") from error
 
@@ -229,8 +229,10 @@ def _refuse_truncated(data: bytes, name: str) -> None:
         whole = tail.endswith(b"\xff\xd9")
     elif data[:8] == _PNG:
         whole = b"IEND" in tail
+    elif data[:2] == b"BM":
+        whole = len(data) >= struct.unpack_from("<I", data.ljust(6, b"\xff"), 2)[0] > 0
     else:
-        whole = data[:4] == b"RIFF" and len(data) >= 8 + struct.unpack_from("<I", data.ljust(8, b"\0"), 4)[0]
+        whole = data[:4] == b"RIFF" and len(data) >= 8 + struct.unpack_from("<I", data.ljust(8, b"\xff"), 4)[0]
     if not whole:
         _open_pillow(data, name)
 
