@@ -54,7 +54,7 @@ _SECTIONS = {
         "use_multilabel": "bool",
     },
 }
-_NO_MARK = Mark("config")
+_NODE_LISTS = ("transforms", "types")
 
 
 def problems(data: MarkedDict, source: str) -> list[str]:
@@ -130,12 +130,16 @@ class _Checker:
         """Look into lists and dicts for nodes with a type."""
         if isinstance(value, MarkedList):
             for index, item in enumerate(value):
+                if path[-1] in _NODE_LISTS and not isinstance(item, MarkedDict):
+                    example = f"{{type: {item}}}" if isinstance(item, str) else "{type: Normalize}"
+                    text = f"got {_show(item)}, expected a mapping with a type, such as {example}."
+                    self.say(value.marks[index], (*path, index), text)
                 self.nested(item, (*path, index), value.marks[index])
         elif isinstance(value, MarkedDict) and ("type" in value or self.wants_node(path)):
             self.node(value, path, mark)
 
     def wants_node(self, path: tuple[Any, ...]) -> bool:
-        return len(path) > 1 and (path[-2] in ("transforms", "types") or path[-1] == "backbone")
+        return len(path) > 1 and (path[-2] in _NODE_LISTS or path[-1] == "backbone")
 
     def node(self, node: MarkedDict, path: tuple[Any, ...], mark: Mark) -> None:
         """A node that stands for a component: its type, then its keys against the signature."""

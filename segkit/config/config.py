@@ -203,6 +203,9 @@ def _put(data: MarkedDict, path: str, value: Any, mark: Mark) -> None:
             raise InputError(f"{mark}: {'.'.join(parts[:depth])} is {node!r}, it has no keys of its own.")
         if not last:
             if isinstance(node, MarkedDict) and not isinstance(node.get(key), (MarkedDict, MarkedList)):
+                if node.get(key) is not None:
+                    place = ".".join(parts[: depth + 1])
+                    raise InputError(f"{mark}: {place} is {node[key]!r}, it has no keys of its own.")
                 _refuse_unknown_top(depth, key, mark)
                 node.put(key, MarkedDict(), mark)
             node = node[key]
