@@ -22,7 +22,12 @@ _NOT_FROM_CONFIG = {
     *("Optimizer", "LBFGS", "Rprop"),
 }
 # The key that says how long a schedule runs; it is the iterations after the warm-up unless the config has it.
-_LENGTH = {"PolynomialDecay": "decay_steps", "CosineAnnealingDecay": "T_max", "OneCycleLR": "total_steps"}
+_LENGTH = {
+    "PolynomialDecay": "decay_steps",
+    "CosineAnnealingDecay": "T_max",
+    "OneCycleLR": "total_steps",
+    "LinearLR": "total_steps",
+}
 # PaddleSeg's names for AdamW with `layerwise_decay`.
 _ADAMW_NAMES = ("AdamWDL", "AdamWDL_CAE")
 _CLIPS = ("ClipGradByNorm", "ClipGradByGlobalNorm", "ClipGradByValue")

@@ -150,7 +150,7 @@ def test_every_optimizer_of_paddle_takes_a_step():
     [
         {"type": "NoamDecay", "d_model": 64, "warmup_steps": 10},
         {"type": "OneCycleLR", "max_learning_rate": 0.1},
-        {"type": "LinearLR", "learning_rate": 0.1, "total_steps": 10},
+        {"type": "LinearLR", "learning_rate": 0.1},
         {"type": "CyclicLR", "base_learning_rate": 0.1, "max_learning_rate": 0.2, "step_size_up": 5},
         {"type": "CosineAnnealingWarmRestarts", "learning_rate": 0.1, "T_0": 5},
         {"type": "LinearWarmup", "learning_rate": {"type": "StepDecay", "learning_rate": 0.1, "step_size": 5},

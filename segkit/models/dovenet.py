@@ -6,12 +6,14 @@ import paddle.nn.functional as F
 from paddle import Tensor, nn
 
 from segkit.errors import InputError
-from segkit.models.layers import ResizeTo
+from segkit.models.layers import ResizeTo, resize_to
 from segkit.registry import MODELS
 
 
 class _SeparableConv(nn.Layer):
     """3x3 convolution of each channel, then 1x1 over the channels. [N, in, H, W] -> [N, out, H, W]."""
+
+    one_row = True  # of the layer table
 
     def __init__(self, in_channels: int, out_channels: int):
         super().__init__()
@@ -54,13 +56,12 @@ class _Up(nn.Layer):
         self.conv2 = nn.Conv2DTranspose(out_channels, out_channels, 3, padding=1)
         self.norm2 = nn.BatchNorm2D(out_channels)
         self.upsample = ResizeTo("nearest")
-        self.upsample_shortcut = ResizeTo("nearest")
         self.shortcut = nn.Conv2D(in_channels, out_channels, 1)
 
     def forward(self, x: Tensor, like: Tensor) -> Tensor:
         y = self.norm1(self.conv1(F.relu(x)))
         y = self.norm2(self.conv2(F.relu(y)))
-        return self.upsample(y, like) + self.shortcut(self.upsample_shortcut(x, like))
+        return self.upsample(y, like) + self.shortcut(resize_to(x, like, "nearest"))
 
 
 @MODELS.register

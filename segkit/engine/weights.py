@@ -1,0 +1,269 @@
+"""Weights files: read without running their code, loaded with a report, written whole or not at all."""
+
+from __future__ import annotations
+
+import codecs
+import collections
+import os
+import pickle
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Mapping, Union
+
+import numpy as np
+import paddle
+
+from segkit.errors import InputError, list_problems
+from segkit.io import write_bytes_atomic
+
+PathLike = Union[str, "os.PathLike[str]"]
+
+_NAMES_KEY = "StructuredToParameterName@@"  # paddle.save adds it: state_dict key -> Paddle's own parameter name
+_SLICES_KEY = "UnpackBigParamInfor@@"  # and this to protocol 2 files with arrays beyond 1 GB, which it cuts up
+_WRAPPERS = ("state_dict", "model", "params")
+
+
+def _latin1(text: str, encoding: str = "latin1") -> bytes:
+    """How Python 2's pickles write bytes; other codecs are refused."""
+    if encoding != "latin1":
+        raise pickle.UnpicklingError(f"codec {encoding}")
+    return codecs.encode(text, "latin1")
+
+
+# Taken from numpy objects, because the module that holds them has moved between numpy versions.
+_ARRAY = np.zeros(1).__reduce__()[0]
+_SCALAR = np.float32(0).__reduce__()[0]
+_BUFFER = np.zeros(1).__reduce_ex__(5)[0]
+_ALLOWED: dict[tuple[str, str], Any] = {
+    ("numpy", "ndarray"): np.ndarray,
+    ("numpy", "dtype"): np.dtype,
+    ("_codecs", "encode"): _latin1,
+    ("collections", "OrderedDict"): collections.OrderedDict,
+}
+for _core in ("numpy.core", "numpy._core"):
+    _ALLOWED[f"{_core}.multiarray", "_reconstruct"] = _ARRAY
+    _ALLOWED[f"{_core}.multiarray", "scalar"] = _SCALAR
+    _ALLOWED[f"{_core}.numeric", "_frombuffer"] = _BUFFER
+for _kind in (tuple, list, dict, set, frozenset, bytearray, complex, int, float, str, bool):
+    _ALLOWED["builtins", _kind.__name__] = _kind
+
+
+class _Refused(Exception):
+    """The file asks for a class that is neither an array nor a plain container."""
+
+
+class _Unpickler(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) not in _ALLOWED:
+            raise _Refused(f"{module}.{name}")
+        return _ALLOWED[module, name]
+
+
+def weights_file(path: PathLike) -> Path:
+    """The file behind what a user gives: a file, a folder with `model.pdparams`, or a name without its ending."""
+    text = os.fspath(path)
+    if "://" in text:
+        raise InputError(f"{text}: weights are not downloaded. Download the file and give its path.")
+    given = Path(text).expanduser()
+    tried = [given / "model.pdparams", given / "model.safetensors"] if given.is_dir() else [given]
+    if not given.is_dir() and given.suffix not in (".pdparams", ".safetensors"):
+        tried.append(Path(f"{given}.pdparams"))
+    for found in tried:
+        if found.is_file():
+            return found
+    names = " or ".join(str(name) for name in tried)
+    raise InputError(f"{given}: no weights there (looked for {names}). Give a .pdparams file or the folder it is in.")
+
+
+def load_objects(path: PathLike) -> Any:
+    """What a file of paddle.save or `save_state` holds: arrays, numbers and plain containers, without the table of
+    names that those add. Anything else is an `InputError` that names it, and is not run; so are a truncated file
+    and one of another format."""
+    path = Path(path)
+    try:
+        with path.open("rb") as file:
+            if file.read(4) == b"PK\x03\x04":
+                raise InputError(f"{path}: a zip archive, as PyTorch writes it. Give weights saved by paddle.save.")
+            file.seek(0)
+            content = _Unpickler(file, encoding="latin1").load()
+    except InputError:
+        raise
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}). Check the path and its permissions.") from error
+    except _Refused as refused:
+        raise InputError(
+            f"{path}: refused, because loading it would run code (got {refused}, expected arrays and plain "
+            "containers). Save it again with paddle.save(model.state_dict(), ...)."
+        ) from None
+    except Exception as error:  # a damaged pickle may raise anything
+        raise InputError(
+            f"{path}: truncated or not a weights file ({type(error).__name__}: {error}). Copy or save it again."
+        ) from error
+    if isinstance(content, dict):
+        content.pop(_NAMES_KEY, None)
+    return content
+
+
+def load_state(path: PathLike) -> dict[str, np.ndarray]:
+    """Key -> array of a `.pdparams` or `.safetensors` file (or the folder it is in); bfloat16 comes as float32."""
+    path = weights_file(path)
+    if path.suffix == ".safetensors":
+        return _load_safetensors(path)
+    content = load_objects(path)
+    state = _arrays(content)
+    for key in _WRAPPERS:
+        if not state and isinstance(content, dict):
+            state = _arrays(content.get(key))
+    if not state:
+        raise InputError(f"{path}: holds no arrays. Give a file made by paddle.save(model.state_dict(), ...).")
+    return state
+
+
+def _arrays(content: Any) -> dict[str, np.ndarray]:
+    """The numeric arrays of a state_dict; a Tensor that was saved by itself is a pair (name, array)."""
+    if not isinstance(content, dict):
+        return {}
+    found = {}
+    for key, value in _joined(content).items():
+        if isinstance(value, tuple) and len(value) == 2 and isinstance(value[0], str):
+            value = value[1]
+        if isinstance(value, (np.ndarray, np.generic)) and value.dtype.kind in "biufc":
+            value = np.asarray(value)
+            if value.dtype == np.uint16:  # Paddle's way of saving bfloat16: the upper half of a float32
+                value = (value.astype(np.uint32) << 16).view(np.float32)
+            found[str(key)] = value
+    return found
+
+
+def _joined(content: dict[str, Any]) -> dict[str, Any]:
+    cut = content.get(_SLICES_KEY)
+    if not isinstance(cut, dict):
+        return content
+    content = dict(content)
+    for key, how in cut.items():
+        content[key] = np.concatenate([content.pop(part) for part in how["slices"]]).reshape(how["OriginShape"])
+    return content
+
+
+def _load_safetensors(path: Path) -> dict[str, np.ndarray]:
+    try:
+        from safetensors.numpy import load_file
+    except ImportError as error:
+        raise InputError(f"{path}: needs the safetensors package. Install it: pip install safetensors") from error
+    try:
+        return dict(load_file(path))
+    except Exception as error:  # its own error class, which older versions do not export
+        raise InputError(f"{path}: not a readable safetensors file ({error}). Copy it again.") from error
+
+
+@dataclass
+class LoadReport:
+    """What became of each key."""
+
+    path: str
+    matched: list[str] = field(default_factory=list)
+    shape_mismatch: list[tuple[str, list[int], list[int]]] = field(default_factory=list)
+    """(key, shape in the file, shape in the model)"""
+    missing: list[str] = field(default_factory=list)
+    """In the model, not in the file."""
+    unexpected: list[str] = field(default_factory=list)
+    """In the file, not in the model."""
+
+    @property
+    def complete(self) -> bool:
+        """Whether every key of both sides matched."""
+        return not (self.shape_mismatch or self.missing or self.unexpected)
+
+    def problems(self) -> list[str]:
+        """A line for each key that did not match."""
+        return [
+            *(f"shape    {key}: got {got}, expected {want}" for key, got, want in self.shape_mismatch),
+            *(f"missing  {key}" for key in self.missing),
+            *(f"unknown  {key}" for key in self.unexpected),
+        ]
+
+    def __str__(self) -> str:
+        head = (
+            f"{self.path}: {len(self.matched)} loaded, {len(self.shape_mismatch)} skipped by shape, "
+            f"{len(self.missing)} missing in the file, {len(self.unexpected)} unknown to the model"
+        )
+        return head if self.complete else list_problems(head, self.problems(), limit=12)
+
+
+def load_weights(model: paddle.nn.Layer, path: PathLike, strict: bool = False) -> LoadReport:
+    """Copy what fits by key and shape into the model, and say what did not.
+
+    Keys go through the model's `key_map` where it has one: a dict of prefixes (file's -> model's) or a method
+    key -> key. Nothing fitting is an `InputError`; with `strict`, anything not fitting is, and the model is unchanged.
+    """
+    file = weights_file(path)
+    state = _renamed(load_state(file), getattr(model, "key_map", None))
+    own = model.state_dict()
+    report = LoadReport(str(file))
+    for key, value in state.items():
+        if key not in own:
+            report.unexpected.append(key)
+        elif _shape(value) == _shape(own[key]):
+            report.matched.append(key)
+        else:
+            report.shape_mismatch.append((key, list(value.shape), list(own[key].shape)))
+    filled = {id(own[key]) for key in report.matched}  # a layer under two names needs only one of them
+    report.missing = [key for key in own if key not in state and id(own[key]) not in filled]
+    name = type(model).__name__
+    if not report.matched:
+        raise InputError(_another_model(report, name, state, own))
+    if strict and not report.complete:
+        title = f"{file}: the weights are not those of this {name}. Give its own weights, or correct the config."
+        raise InputError(list_problems(title, report.problems()))
+    for key in report.matched:
+        value = paddle.to_tensor(state[key].reshape(own[key].shape))
+        own[key].set_value(value.astype(own[key].dtype))
+    return report
+
+
+def _shape(array: Any) -> list[int]:
+    """[] and [1] are the same thing to different versions of Paddle."""
+    return list(array.shape) or [1]
+
+
+def _renamed(state: dict[str, np.ndarray], rule: Any) -> dict[str, np.ndarray]:
+    if rule is None:
+        return state
+    if callable(rule):
+        return {rule(key): value for key, value in state.items()}
+
+    def rename(key: str) -> str:
+        return next((new + key[len(old) :] for old, new in rule.items() if key.startswith(old)), key)
+
+    return {rename(key): value for key, value in state.items()}
+
+
+def _another_model(report: LoadReport, name: str, state: Mapping[str, Any], own: Mapping[str, Any]) -> str:
+    title = (
+        f"{report.path}: weights of another model, nothing was loaded (got {len(state)} arrays of which none fits "
+        f"{name}'s {len(own)}). Correct model.type or give the weights of a {name}."
+    )
+    examples = report.problems()[: len(report.shape_mismatch)] or [
+        "the file has      " + ", ".join(f"{key} {list(value.shape)}" for key, value in list(state.items())[:3]),
+        "the model expects " + ", ".join(f"{key} {list(value.shape)}" for key, value in list(own.items())[:3]),
+    ]
+    return list_problems(title, examples, limit=5)
+
+
+def save_state(state: Mapping[str, Any], path: PathLike) -> None:
+    """Write a state_dict as paddle.save would, beside `path` and then renamed into place. Values: Tensors, arrays,
+    plain values, and dicts of such.
+
+    A full disk or a folder that cannot be written is an `InputError`.
+    """
+    content = _plain(state)
+    names = {key: value.name for key, value in state.items() if isinstance(value, paddle.Tensor)}
+    if names:
+        content[_NAMES_KEY] = names
+    write_bytes_atomic(path, pickle.dumps(content, protocol=4), sync=True)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, paddle.Tensor):
+        return value.numpy()
+    return {key: _plain(item) for key, item in value.items()} if isinstance(value, Mapping) else value

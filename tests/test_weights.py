@@ -1,0 +1,316 @@
+"""Weights files: formats, refusals, reports, and writing whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pickle
+import sys
+
+import numpy as np
+import paddle
+import pytest
+
+from segkit.engine.weights import load_objects, load_state, load_weights, save_state, weights_file
+from segkit.errors import InputError
+from segkit.models.unet import UNet
+
+
+class Net(paddle.nn.Layer):
+    def __init__(self, classes: int = 2, width: int = 3):
+        super().__init__()
+        self.body = paddle.nn.Linear(4, width)
+        self.norm = paddle.nn.BatchNorm1D(width)
+        self.head = paddle.nn.Linear(width, classes)
+
+
+def values(model) -> dict[str, np.ndarray]:
+    return {key: value.numpy().copy() for key, value in model.state_dict().items()}
+
+
+def assert_same(first, second) -> None:
+    assert list(first) == list(second)
+    for key in first:
+        np.testing.assert_array_equal(first[key], second[key])
+
+
+@pytest.mark.parametrize("protocol", [2, 3, 4])
+def test_reads_what_paddle_saves(tmp_path, protocol):
+    model = Net()
+    paddle.save(model.state_dict(), str(tmp_path / "model.pdparams"), protocol=protocol)
+    assert_same(load_state(tmp_path / "model.pdparams"), values(model))
+
+
+def test_reads_pairs_of_name_and_array_and_wrapped_dicts(tmp_path):
+    model = Net()
+    paddle.save({"epoch": 3, "state_dict": dict(model.state_dict())}, str(tmp_path / "a.pdparams"))
+    raw = pickle.loads((tmp_path / "a.pdparams").read_bytes())
+    assert isinstance(raw["state_dict"]["body.weight"], tuple)
+    assert_same(load_state(tmp_path / "a.pdparams"), values(model))
+
+
+def test_reads_arrays_that_protocol_2_cut_into_slices(tmp_path):
+    whole = np.arange(12, dtype="float32").reshape(3, 4)
+    slices = {"w@@.0": whole.ravel()[:5], "w@@.1": whole.ravel()[5:]}
+    content = {**slices, "UnpackBigParamInfor@@": {"w": {"OriginShape": (3, 4), "slices": list(slices)}}}
+    (tmp_path / "a.pdparams").write_bytes(pickle.dumps(content, protocol=2))
+    assert_same(load_state(tmp_path / "a.pdparams"), {"w": whole})
+
+
+def test_reads_numpy_1_and_2_and_protocol_5(tmp_path):
+    array = np.arange(6, dtype="float32").reshape(2, 3)
+    path = tmp_path / "a.pdparams"
+    for protocol in (0, 1, 2, 5):
+        data = pickle.dumps({"w": array, "n": np.float32(2)}, protocol=protocol)
+        path.write_bytes(data)
+        found = load_state(path)
+        np.testing.assert_array_equal(found["w"], array)
+        assert found["n"] == 2
+    data = pickle.dumps({"w": array}, protocol=2)
+    old, new = b"numpy.core.multiarray", b"numpy._core.multiarray"
+    for source, target in ((new, old), (old, new)):
+        path.write_bytes(data.replace(source, target))  # protocol 2 writes module names as lines of text
+        np.testing.assert_array_equal(load_state(path)["w"], array)
+
+
+def test_reads_safetensors(tmp_path):
+    numpy_format = pytest.importorskip("safetensors.numpy")
+    state = values(Net())
+    numpy_format.save_file(state, str(tmp_path / "model.safetensors"))
+    found = load_state(tmp_path)
+    assert set(found) == set(state)
+    np.testing.assert_array_equal(found["body.weight"], state["body.weight"])
+    (tmp_path / "bad.safetensors").write_bytes(b"nonsense")
+    with pytest.raises(InputError, match=r"bad\.safetensors: not a readable safetensors file"):
+        load_state(tmp_path / "bad.safetensors")
+
+
+def test_safetensors_without_the_package(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "safetensors.numpy", None)
+    (tmp_path / "m.safetensors").write_bytes(b"")
+    with pytest.raises(InputError, match="pip install safetensors"):
+        load_state(tmp_path / "m.safetensors")
+
+
+def test_bfloat16_comes_as_float32_and_goes_back(tmp_path):
+    model = Net()
+    half = {key: value.astype("bfloat16") for key, value in model.state_dict().items()}
+    save_state(half, tmp_path / "model.pdparams")
+    found = load_state(tmp_path)
+    np.testing.assert_allclose(found["body.weight"], model.body.weight.numpy(), rtol=1e-2)
+    target = Net()
+    target.to(dtype="bfloat16")
+    load_weights(target, tmp_path)
+    assert target.body.weight.dtype == paddle.bfloat16
+    np.testing.assert_array_equal(target.body.weight.astype("float32").numpy(), found["body.weight"])
+
+
+class Evil:
+    def __init__(self, call, *arguments):
+        self.reduced = (call, arguments)
+
+    def __reduce__(self):
+        return self.reduced
+
+
+@pytest.mark.parametrize(
+    ("call", "named"),
+    [
+        (os.system, r"(posix|nt)\.system"),
+        (eval, r"builtins\.eval"),
+        (getattr, r"builtins\.getattr"),
+        (np.load, r"numpy\.load"),
+        (os.path.exists, r"(genericpath|posixpath|ntpath)\.exists"),
+    ],
+)
+def test_code_in_a_file_is_refused_by_name_and_not_run(tmp_path, call, named):
+    target = tmp_path / "ran"
+    argument = f"touch {target}" if call is os.system else str(target)
+    path = tmp_path / "model.pdparams"
+    path.write_bytes(pickle.dumps({"w": np.zeros(2), "x": Evil(call, argument)}))
+    with pytest.raises(InputError, match=rf"model\.pdparams: refused, because loading it would run code \(got {named}"):
+        load_state(path)
+    assert not target.exists()
+
+
+def test_other_codecs_are_refused(tmp_path):
+    import codecs
+
+    path = tmp_path / "model.pdparams"
+    path.write_bytes(pickle.dumps({"x": Evil(codecs.encode, "a", "rot13")}, protocol=2))
+    with pytest.raises(InputError, match=r"truncated or not a weights file.*codec rot13"):
+        load_state(path)
+
+
+def test_damaged_files(tmp_path):
+    paddle.save(Net().state_dict(), str(tmp_path / "good.pdparams"))
+    data = (tmp_path / "good.pdparams").read_bytes()
+    bad = tmp_path / "bad.pdparams"
+    for length in (0, 1, len(data) // 3, len(data) // 2, len(data) - 1):
+        bad.write_bytes(data[:length])
+        with pytest.raises(InputError, match=r"bad\.pdparams: truncated or not a weights file"):
+            load_state(bad)
+    rng = np.random.default_rng(0)
+    for _ in range(200):  # flipped bytes may pass unseen in an array, but nothing else may come out
+        broken = bytearray(data)
+        broken[rng.integers(0, len(data))] = rng.integers(0, 256)
+        bad.write_bytes(bytes(broken))
+        with contextlib.suppress(InputError):
+            load_state(bad)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (pickle.dumps({"a": 1}), "holds no arrays"),
+        (pickle.dumps([1, 2]), "holds no arrays"),
+        (pickle.dumps({"a": np.array(["text"])}), "holds no arrays"),
+        (b"PK\x03\x04 and so on", "a zip archive, as PyTorch writes it"),
+        (b"not a pickle", "truncated or not a weights file"),
+    ],
+)
+def test_files_of_another_kind(tmp_path, content, message):
+    (tmp_path / "x.pdparams").write_bytes(content)
+    with pytest.raises(InputError, match=rf"x\.pdparams: {message}"):
+        load_state(tmp_path / "x.pdparams")
+
+
+def test_a_file_a_folder_or_a_name_without_ending(tmp_path):
+    save_state(Net().state_dict(), tmp_path / "model.pdparams")
+    for given in (tmp_path / "model.pdparams", tmp_path, tmp_path / "model", str(tmp_path)):
+        assert weights_file(given) == tmp_path / "model.pdparams"
+    with pytest.raises(InputError, match=r"none: no weights there \(looked for .*none or .*none\.pdparams\)"):
+        weights_file(tmp_path / "none")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match=r"looked for .*model\.pdparams or .*model\.safetensors"):
+        weights_file(tmp_path / "empty")
+
+
+def test_an_address_is_not_downloaded(tmp_path):
+    with pytest.raises(InputError, match=r"weights are not downloaded\. Download the file and give its path"):
+        load_weights(Net(), "https://example.com/model.pdparams")
+
+
+@pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="the super-user may read and write anything")
+def test_without_the_right_to_read_or_write(tmp_path):
+    path = tmp_path / "model.pdparams"
+    save_state(Net().state_dict(), path)
+    path.chmod(0)
+    with pytest.raises(InputError, match="cannot be read"):
+        load_state(path)
+    tmp_path.chmod(0o500)
+    with pytest.raises(InputError, match="cannot be written"):
+        save_state(Net().state_dict(), tmp_path / "other.pdparams")
+    tmp_path.chmod(0o700)
+
+
+def test_report_and_partial_load(tmp_path):
+    source, target = Net(classes=5), Net(classes=2)
+    state = dict(source.state_dict())
+    del state["norm.bias"]
+    save_state({**state, "extra.weight": np.zeros(3, "float32")}, tmp_path / "model.pdparams")
+    before = values(target)
+    report = load_weights(target, tmp_path)
+    assert report.matched == ["body.weight", "body.bias", "norm.weight", "norm._mean", "norm._variance"]
+    assert report.shape_mismatch == [("head.weight", [3, 5], [3, 2]), ("head.bias", [5], [2])]
+    assert report.missing == ["norm.bias"] and report.unexpected == ["extra.weight"]
+    assert not report.complete
+    text = str(report)
+    assert "5 loaded, 2 skipped by shape, 1 missing in the file, 1 unknown to the model" in text
+    assert "head.weight: got [3, 5], expected [3, 2]" in text and "unknown  extra.weight" in text
+    after = values(target)
+    np.testing.assert_array_equal(after["body.weight"], source.body.weight.numpy())
+    np.testing.assert_array_equal(after["head.weight"], before["head.weight"])
+    with pytest.raises(InputError, match=r"not those of this Net(.|\n)*head\.weight: got \[3, 5\], expected \[3, 2\]"):
+        load_weights(Net(), tmp_path, strict=True)
+
+
+def test_strict_leaves_the_model_alone_when_it_refuses(tmp_path):
+    save_state(Net(classes=5).state_dict(), tmp_path / "model.pdparams")
+    target = Net()
+    before = values(target)
+    with pytest.raises(InputError, match="Give its own weights"):
+        load_weights(target, tmp_path, strict=True)
+    assert_same(values(target), before)
+
+
+def test_weights_of_another_model(tmp_path):
+    save_state(UNet(2, base_channels=2).state_dict(), tmp_path / "model.pdparams")
+    message = r"weights of another model, nothing was loaded \(got \d+ arrays of which none fits Net's 8\)"
+    with pytest.raises(InputError, match=message + r"(.|\n)*encode\.double_conv(.|\n)*body\.weight \[4, 3\]"):
+        load_weights(Net(), tmp_path)
+    save_state({"body.weight": np.zeros((9, 9), "float32")}, tmp_path / "model.pdparams")
+    with pytest.raises(InputError, match=r"body\.weight: got \[9, 9\], expected \[4, 3\]"):
+        load_weights(Net(), tmp_path)
+
+
+def test_strict_round_trip_is_exact_and_paddle_reads_it(tmp_path):
+    source, target = Net(), Net()
+    save_state(source.state_dict(), tmp_path / "model.pdparams")
+    report = load_weights(target, tmp_path, strict=True)
+    assert report.complete and str(report).endswith("8 loaded, 0 skipped by shape, 0 missing in the file, 0 unknown "
+                                                    "to the model")  # fmt: skip
+    assert_same(values(source), values(target))
+    other = Net()
+    assert other.set_state_dict(paddle.load(str(tmp_path / "model.pdparams"))) == ([], [])
+    assert_same(values(source), values(other))
+
+
+def test_a_layer_with_two_names_needs_only_one_of_them(tmp_path):
+    state = values(UNet(2, base_channels=2))
+    for name in ("conv.weight", "conv.bias"):
+        del state[name]
+    save_state(state, tmp_path / "model.pdparams")
+    target = UNet(2, base_channels=2)
+    assert load_weights(target, tmp_path, strict=True).missing == []
+    np.testing.assert_array_equal(target.conv.weight.numpy(), state["cls.weight"])
+
+
+def test_key_map_by_prefix_and_by_method(tmp_path):
+    source = Net()
+    save_state({f"old.{key}": value for key, value in values(source).items()}, tmp_path / "model.pdparams")
+    by_prefix = Net()
+    by_prefix.key_map = {"old.": ""}
+    assert load_weights(by_prefix, tmp_path, strict=True).complete
+
+    class Mapped(Net):
+        def key_map(self, key: str) -> str:
+            return key.replace("old.", "")
+
+    by_method = Mapped()
+    assert load_weights(by_method, tmp_path, strict=True).complete
+    assert_same(values(by_method), values(source))
+
+
+def test_optimizer_state_and_plain_values_survive(tmp_path):
+    model = Net()
+    schedule = paddle.optimizer.lr.PolynomialDecay(0.1, 10)
+    optimizer = paddle.optimizer.AdamW(schedule, parameters=model.parameters())
+    model.head(model.body(paddle.ones([2, 4]))).sum().backward()
+    optimizer.step()
+    save_state(optimizer.state_dict(), tmp_path / "model.pdopt")
+    found = load_objects(tmp_path / "model.pdopt")
+    assert found["LR_Scheduler"]["last_lr"] == pytest.approx(0.1)
+    for key, value in optimizer.state_dict().items():
+        if key != "LR_Scheduler":
+            np.testing.assert_array_equal(found[key], value.numpy())
+    nested = {"step": 3, "best": None, "scaler": {"scale": paddle.to_tensor(2.0)}, "position": [1, 2]}
+    save_state(nested, tmp_path / "trainer.pdstate")
+    assert load_objects(tmp_path / "trainer.pdstate") == {**nested, "scaler": {"scale": np.float32(2)}}
+
+
+def test_a_full_disk_leaves_the_old_file(tmp_path, monkeypatch):
+    import errno
+
+    path = tmp_path / "model.pdparams"
+    save_state({"w": np.ones(2, "float32")}, path)
+
+    def full(handle: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(InputError, match=r"model\.pdparams: cannot be written \(No space left on device\)"):
+        save_state({"w": np.zeros(2, "float32")}, path)
+    monkeypatch.undo()
+    np.testing.assert_array_equal(load_state(path)["w"], 1)
+    assert os.listdir(tmp_path) == ["model.pdparams"]
