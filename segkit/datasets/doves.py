@@ -24,6 +24,7 @@ from segkit.registry import DATASETS
 COUNT, SEED = 124, 2024
 NAMES = ["_background_", "dove"]
 TRAIN_SHARE = 0.85
+STALE = 3600.0  # seconds after which an unfinished drawing is nobody's any more
 PATIENCE = 300.0  # seconds that other ranks wait for the main one before they draw for themselves
 
 
@@ -111,6 +112,7 @@ def draw_if_absent(root: str | os.PathLike, count: int = COUNT, seed: int = SEED
     logger.info(f"{root}: there are no photos, so {count} pictures of doves are drawn there (about {count // 10} s)")
     try:
         root.parent.mkdir(parents=True, exist_ok=True)
+        _sweep(root)
         beside = Path(tempfile.mkdtemp(prefix=f".{root.name}-", suffix=".part", dir=root.parent))
     except OSError as error:
         raise InputError(
@@ -146,6 +148,13 @@ def _draw_folder(folder: Path, seed: int, index: int) -> None:
 
 def _filled(root: Path) -> bool:
     return root.is_dir() and any(root.iterdir())
+
+
+def _sweep(root: Path) -> None:
+    """Removes what drawings that were killed left beside `root`."""
+    for left in root.parent.glob(f".{root.name}-*.part"):
+        if time.time() - left.stat().st_mtime > STALE:
+            shutil.rmtree(left, ignore_errors=True)
 
 
 def _wait(root: Path) -> bool:
