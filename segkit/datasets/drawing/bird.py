@@ -8,7 +8,7 @@ import numpy as np
 
 from segkit._cv2 import cv2
 from segkit.datasets.drawing.poses import AIR_POSES, Shape, shape
-from segkit.datasets.drawing.raster import Rng, between, blend, ellipse, fbm, jitter, polygon_mask, smoothstep
+from segkit.datasets.drawing.raster import Rng, between, blend, ellipse, fbm, jitter, polygon_mask, smoothstep, turn
 
 
 @dataclass
@@ -37,6 +37,7 @@ class Plumage:
     beak: tuple = (70, 64, 66)
     legs: tuple = (186, 84, 84)
     eye: tuple = (214, 120, 50)
+    crow: bool = False
 
 
 def plumage(rng: Rng) -> Plumage:
@@ -69,13 +70,21 @@ def crow(rng: Rng) -> Plumage:
     """The dark bird that is not a dove."""
     black = jitter(rng, (38, 38, 44), 4)
     return Plumage(
-        black, black * 0.9, black, black * 0.85, black * 0.8, beak=(24, 24, 26), legs=(30, 30, 32), eye=(14, 12, 12)
+        black,
+        black * 0.9,
+        black,
+        black * 0.85,
+        black * 0.8,
+        beak=(24, 24, 26),
+        legs=(30, 30, 32),
+        eye=(14, 12, 12),
+        crow=True,
     )
 
 
 def draw_bird(rng: Rng, length: float, pose: str, feathers: Plumage, light: float) -> Patch:
     """A bird whose trunk is `length` pixels long. `light` -1..1: from the left or the right of the picture."""
-    bird = shape(rng, pose, long_beak=feathers.beak == (24, 24, 26))
+    bird = shape(rng, pose, long_beak=feathers.crow)
     squeeze = between(rng, 0.78, 1.0)  # turned a little towards the viewer
     mirrored = rng.random() < 0.5
     canvas = _Painter(bird, length, squeeze)
@@ -153,11 +162,11 @@ class _Painter:
         band = smoothstep(-self.u, 0.78, 0.83) * (0.55 if feathers.pattern in ("bars", "checker") else 0.15)
         self.fill(bird.tail, tail * (1 - band)[..., None])
         self.fill(bird.trunk, self._trunk(feathers))
-        self.fill(bird.neck, self._neck(rng, feathers))
+        self.fill(bird.neck, self._neck(feathers))
         self.fill(bird.head, self._tone(feathers.head, 0.04))
         self._shade(light)
         if bird.wing is not None:
-            self._folded_wing(rng, feathers, light)
+            self._folded_wing(feathers, light)
         if bird.near is not None:
             self.fill(bird.near, self._spread_wing(feathers) * between(rng, 0.92, 1.05))
             for line in bird.feathers:
@@ -177,8 +186,8 @@ class _Painter:
             )
         return rgb
 
-    def _neck(self, rng: Rng, feathers: Plumage) -> np.ndarray:
-        shoulder = np.array([0.24, 0.07]) @ np.array([[1, 0], [0, 1]])
+    def _neck(self, feathers: Plumage) -> np.ndarray:
+        shoulder = turn([(0.24, 0.07)], self.bird.tilt)[0]
         reach = np.linalg.norm(self.bird.head_at - shoulder) + 1e-6
         near_head = 1 - np.hypot(self.x - self.bird.head_at[0], self.y - self.bird.head_at[1]) / (reach * 1.25)
         rgb = self._trunk(feathers)
@@ -207,7 +216,7 @@ class _Painter:
             blend(rgb, feathers.primaries * 0.9, smoothstep(np.sin(u * 30 + v * 26), 0.5, 1.0) * 0.18)
         return rgb
 
-    def _folded_wing(self, rng: Rng, feathers: Plumage, light: float) -> None:
+    def _folded_wing(self, feathers: Plumage, light: float) -> None:
         rgb = self._pattern(self._tone(feathers.wing, 0.05), feathers)
         if feathers.patches:
             blend(
@@ -219,11 +228,9 @@ class _Painter:
         under = turned_down(self.bird.wing, 0.025)
         self.line(under, feathers.body * 0.4, 0.03, 0.5)
         self.fill(self.bird.wing, rgb)
-        tip, c, s = 0.0, np.cos(np.deg2rad(self.bird.tilt)), np.sin(np.deg2rad(self.bird.tilt))
         for k in range(4):
-            start, end = (-0.12 - 0.05 * k, -0.1 + 0.055 * k + tip), (-0.74, -0.05 + 0.012 * k)
-            path = np.array([start, end]) @ np.array([[c, s], [-s, c]])
-            self.line(path, feathers.primaries * 0.6, 0.008, 0.5)
+            start, end = (-0.12 - 0.05 * k, -0.1 + 0.055 * k), (-0.74, -0.05 + 0.012 * k)
+            self.line(turn([start, end], self.bird.tilt), feathers.primaries * 0.6, 0.008, 0.5)
 
     def _spread_wing(self, feathers: Plumage) -> np.ndarray:
         rgb = self._tone(feathers.wing, 0.06)
@@ -245,7 +252,7 @@ class _Painter:
     def _face(self, feathers: Plumage) -> None:
         bird = self.bird
         self.fill(bird.beak, feathers.beak)
-        if feathers.beak != (24, 24, 26):
+        if not feathers.crow:
             self.fill(ellipse(*(bird.beak[0] + (0.008, -0.008)), 0.024, 0.018, bird.head_angle), (214, 206, 200))
         self.fill(ellipse(*bird.eye, 0.026, 0.026), feathers.eye)
         self.fill(ellipse(*bird.eye, 0.014, 0.014), (16, 12, 12))

@@ -156,7 +156,7 @@ def fence(rng: Rng, canvas: Canvas) -> None:
             across = np.array([width / 2, 0])
             points = np.array([line[0] - across, line[0] + across, line[1] + across, line[1] - across])
             canvas.polygon(points, colour)
-            canvas.polygon(points * (1, 1) - (0, 0) if wire else points - across * (0.6, 0), colour * 1.12, 0.3)
+            canvas.polygon(points if wire else points - across * 0.6, colour * 1.12, 0.3)  # the lit side
     if not wire and rng.random() < 0.7:
         y = between(rng, 0.15, 0.9) * canvas.height
         canvas.polygon(
