@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Any, ClassVar, Literal, Optional
+from typing import Any, ClassVar, Literal, Optional, Union
 
 import numpy as np
 
@@ -58,8 +58,8 @@ class Dataset:
         ignore_index: Optional[int] = None,
         img_channels: int = 3,
         edge: bool = False,
-        class_names: Names = None,
-        palette: Optional[list] = None,
+        class_names: Optional[Union[list[str], str]] = None,
+        palette: Optional[list[list[int]]] = None,
         use_multilabel: bool = False,
     ):
         self.dataset_root = os.fspath(dataset_root)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Literal, Optional
+from typing import Literal, Optional, Union
 
 import numpy as np
 
@@ -42,8 +42,8 @@ class VOC(Dataset):
         ignore_index: Optional[int] = None,
         img_channels: int = 3,
         edge: bool = False,
-        class_names: Names = None,
-        palette: Optional[list] = None,
+        class_names: Optional[Union[list[str], str]] = None,
+        palette: Optional[list[list[int]]] = None,
     ):
         if not 0 < val_fraction < 1:
             raise InputError(f"val_fraction: got {val_fraction}, expected a number between 0 and 1. Set 0.15, say.")
