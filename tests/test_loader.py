@@ -293,7 +293,8 @@ sys.path.insert(0, {tests!r})
 from test_loader import Photos
 from segkit.engine.loader import eval_loader, train_loader
 a, b = train_loader(Photos(50), 2, num_workers=1), eval_loader(Photos(50), num_workers=1)
-next(a), next(b)
+c = train_loader(Photos(50), 2, num_workers=0)
+next(a), next(b), next(c)
 print(a._iterator._workers[0].pid, flush=True)
 {end}
 """

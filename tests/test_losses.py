@@ -334,6 +334,46 @@ def test_mixed_loss_defaults_and_mismatch():
         LOSSES.get("MixedLoss")([LOSSES.get("DiceLoss")()], [1, 2])
 
 
+def test_mse_leaves_out_the_ignored(arrays):
+    pred, label = arrays["logits1"], arrays["reg_label"]
+    valid = label != 255
+    for name, error in (("MSELoss", (pred - label) ** 2), ("L1Loss", np.abs(pred - label))):
+        logits = paddle.to_tensor(pred, stop_gradient=False)
+        value = LOSSES.get(name)()(logits, paddle.to_tensor(label))
+        value.backward()
+        assert float(value) == pytest.approx(error[valid].mean(), rel=1e-5)
+        assert np.all(logits.grad.numpy()[~valid] == 0)
+        assert float(LOSSES.get(name)(reduction="sum")(logits, paddle.to_tensor(label[:, 0]))) == pytest.approx(
+            error[valid].sum(), rel=1e-5
+        )
+        empty = LOSSES.get(name)()(logits, paddle.full_like(logits, 255))
+        assert float(empty) == 0
+
+
+@pytest.mark.parametrize("temperature", [1, 4])
+def test_kl_of_equal_and_of_ignored_pixels_is_zero(temperature):
+    logits, label = make(3)
+    loss = LOSSES.get("KLLoss")(temperature=temperature)
+    assert float(loss(logits, logits.detach())) == pytest.approx(0, abs=1e-7)
+    value = loss(logits, logits.detach() * 2, paddle.full_like(label, 255))
+    value.backward()
+    assert float(value) == 0 and np.all(logits.grad.numpy() == 0)
+
+
+@pytest.mark.parametrize("name", ["EdgeAttentionLoss", "OhemEdgeAttentionLoss"])
+def test_edge_attention_sees_edges_alone(name):
+    logits, label = make(3, "uint8")
+    edge = paddle.zeros([2, 1, 9, 7])
+    edge[:, :, 4:6] = 0.9
+    value = LOSSES.get(name)()([logits, edge], label)
+    value.backward()
+    expected = F.cross_entropy(logits[:, :, 4:6], label.astype("int64")[:, 4:6], axis=1)
+    assert float(value) == pytest.approx(float(expected), rel=1e-5)
+    assert np.all(logits.grad.numpy()[:, :, :4] == 0) and label.dtype == paddle.uint8
+    half = LOSSES.get(name)()([logits.astype("float16"), edge.astype("float16")], label)
+    assert half.dtype == paddle.float32 and float(half) == pytest.approx(float(value), rel=1e-2)
+
+
 @pytest.mark.parametrize("name", ["CrossEntropyLoss", "DiceLoss", "BCELoss", "OhemCrossEntropyLoss"])
 def test_weights_of_the_wrong_kind(name):
     logits, label = make(3)

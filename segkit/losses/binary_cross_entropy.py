@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import List, Optional, Union
+from typing import List, Union
 
 import paddle.nn.functional as F
 from paddle import Tensor, nn

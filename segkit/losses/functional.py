@@ -13,20 +13,22 @@ from segkit.errors import InputError
 
 
 def in_float32(forward: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """Decorator of `forward(self, logits, ...)`: low-precision logits (mixed precision) are cast to float32
-    and no operator inside is cast back, so that sums over millions of pixels do not lose their small terms."""
+    """Decorator of a loss's `forward`: low-precision arguments (mixed precision) are cast to float32 and no operator
+    inside is cast back, so that sums over millions of pixels do not lose their small terms."""
 
     @functools.wraps(forward)
-    def wrapped(self: Any, logits: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    def wrapped(self: Any, *args: Any, **kwargs: Any) -> Tensor:
         with paddle.amp.auto_cast(enable=False):
-            return forward(self, to_float32(logits), *args, **kwargs)
+            return forward(self, *to_float32(args), **{key: to_float32(value) for key, value in kwargs.items()})
 
     return wrapped
 
 
-def to_float32(x: Tensor) -> Tensor:
-    """`x` itself where it is float32 already (or float64, for gradient checks)."""
-    return x if x.dtype in (paddle.float32, paddle.float64) else x.astype("float32")
+def to_float32(x: Any) -> Any:
+    """float16 and bfloat16 tensors as float32, also inside lists and tuples; anything else as it is."""
+    if isinstance(x, (list, tuple)):
+        return type(x)(to_float32(item) for item in x)
+    return x.astype("float32") if isinstance(x, Tensor) and x.dtype in (paddle.float16, paddle.bfloat16) else x
 
 
 def to_int(label: Tensor) -> Tensor:
