@@ -14,6 +14,7 @@ from segkit.registry import BACKBONES, DATASETS, LOSSES, MODELS, TRANSFORMS, Reg
 if TYPE_CHECKING:
     import numpy as np
 
+_SHARED = ("num_classes", "class_names", "palette", "ignore_index", "img_channels")
 _NESTED: dict[str, tuple[Registry, ...]] = {
     "model": (BACKBONES, MODELS),
     "backbone": (BACKBONES,),
@@ -30,7 +31,7 @@ def build(registry: Registry, node: dict[str, Any], **defaults: Any) -> Any:
     """
     cls = registry.get(node["type"])
     takes = fields_of(cls)
-    raw = getattr(cls, "RAW_ARGUMENTS", ())
+    raw = getattr(cls, "raw_arguments", ())
     arguments = {key: value for key, value in defaults.items() if key in takes}
     for key, value in node.items():
         if key != "type":
@@ -100,8 +101,9 @@ def build_dataset(cfg: Config, part: str, use_multilabel: bool = False) -> Any:
     _locate(cfg, node)
     node["transforms"] = build_transforms(cfg, part)
     shared: dict[str, Any] = {"use_multilabel": True} if use_multilabel else {}
-    if part == "val" and "num_classes" not in node:
-        shared["num_classes"] = data_info(cfg).num_classes
+    if part == "val":  # what the training set says about classes and colours holds here too
+        first = cfg.data["train_dataset"]
+        shared.update({key: first[key] for key in _SHARED if key in first})
     return _at_place(cfg, f"{part}_dataset", lambda: build(DATASETS, node, **shared))
 
 

@@ -38,6 +38,7 @@ def prepare() -> None:
     os.environ.setdefault("OMP_NUM_THREADS", str(physical_cores()))
     os.environ.setdefault("GLOG_minloglevel", "2")
     warnings.filterwarnings("ignore", message=".*ccache.*")
+    warnings.filterwarnings("ignore", message="When training, we now always track global mean")
 
 
 def require_paddle() -> None:

@@ -37,7 +37,7 @@ _FILLED = {
     "backbone": {"in_channels"},
     "data set": {"transforms"},
     "optimizer": {"learning_rate", "parameters"},
-    "lr_scheduler": {"decay_steps", "T_max", "lr_lambda"},
+    "lr_scheduler": {"decay_steps", "T_max", "total_steps"},
 }
 # Keys of Paddle's classes that a config cannot give.
 _INTERNAL = {
@@ -58,7 +58,7 @@ class Component:
     @property
     def raw_arguments(self) -> tuple[str, ...]:
         """Arguments whose nodes belong to another library and are passed on as they are."""
-        return getattr(self.cls, "RAW_ARGUMENTS", ())
+        return getattr(self.cls, "raw_arguments", ())
 
     def required(self) -> list[str]:
         """Keys without which the class cannot be built."""

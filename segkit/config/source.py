@@ -84,7 +84,7 @@ def read_value(text: str) -> Any:
 
 
 def read_file(path: Path, shown: str) -> MarkedDict:
-    """Parse one config file, which messages call `shown`. A missing, unreadable or malformed file and duplicate keys are `InputError`s."""
+    """Parse one config file, which messages call `shown`; what is wrong with it is an `InputError`."""
     try:
         text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,14 +14,15 @@ from typing import Any
 
 from segkit.config import Config
 from segkit.dist import is_main
-from segkit.engine.weights import load_state, save_state
+from segkit.engine.weights import load_objects, load_weights, save_state
 from segkit.errors import InputError
 from segkit.log import logger
 
 WEIGHTS, OPTIMIZER, EMA, TRAINER, CONFIG = (
-    "model.pdparams", "model.pdopt", "ema_model.pdparams", "trainer.pdstate", "config.yml",
+    "model.pdparams", "model.pdopt", "ema_model.pdparams", "trainer.json", "config.yml",
 )  # fmt: skip
-_LEFT_BEHIND = ("best_model", "train.log", "metrics.jsonl")
+_MASTER = "master_weights/"
+_RECORDS = ("train.log", "metrics.jsonl", "vdlrecords.*", "vdlgraph.*")
 
 
 @dataclass
@@ -33,6 +36,7 @@ class Progress:
     iteration: int = 0
     position: list[int] = field(default_factory=lambda: [0, 0])
     seed: int = 42
+    optimizer: str = ""
     best_score: float | None = None
     best_iteration: int = 0
     evaluations_without_gain: int = 0
@@ -101,10 +105,10 @@ class Checkpointer:
 
         def write(path: Path) -> None:
             save_state(state.model.state_dict(), path / WEIGHTS)
-            save_state(state.optimizer.state_dict(), path / OPTIMIZER)
+            save_state(_flat(state.optimizer.state_dict()), path / OPTIMIZER)
             if state.ema is not None:
                 save_state(state.ema.state_dict(), path / EMA)
-            save_state(dict(vars(progress)), path / TRAINER)
+            (path / TRAINER).write_text(json.dumps(vars(progress), indent=1), encoding="utf-8")
             self.cfg.save(path / CONFIG)
 
         publish(folder, write)
@@ -172,43 +176,57 @@ def find(resume_model: str, save_dir: Path) -> Path | None:
 
 def restore(folder: Path, state: TrainState, iters: int) -> Progress:
     """Put a checkpoint back and return where it stood. Nothing left to train is an `InputError`."""
-    progress = Progress(**load_state(folder / TRAINER))
+    progress = _read_progress(folder / TRAINER)
+    kind = type(state.optimizer).__name__
+    if progress.optimizer != kind:
+        raise InputError(
+            f"{folder}: was trained with {progress.optimizer}, the config says {kind}. Resume with the same optimizer, "
+            "or start anew from the weights with model.pretrained."
+        )
     if progress.iteration >= iters:
         raise InputError(
             f"{folder}: this run is finished: it stands at iteration {progress.iteration} of {iters}. "
             "Raise --iters to train on."
         )
-    from segkit.engine.weights import load_weights
-
     load_weights(state.model, folder / WEIGHTS, strict=True)
-    saved = load_state(folder / OPTIMIZER)
-    saved.pop("LR_Scheduler", None)  # replayed instead: exact for every schedule, nested ones included
-    known = set(state.optimizer.state_dict()) - {"LR_Scheduler"}
-    if known and saved and not known & set(saved):
-        raise InputError(
-            f"{folder / OPTIMIZER}: this is the state of another optimizer. "
-            "Resume with the optimizer it was saved with."
-        )
-    state.optimizer.set_state_dict(saved)
+    saved = load_objects(folder / OPTIMIZER)
+    master = {key[len(_MASTER) :]: saved.pop(key) for key in list(saved) if key.startswith(_MASTER)}
+    saved["LR_Scheduler"] = state.optimizer.state_dict()["LR_Scheduler"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about the inner schedule of a warm-up, whose state is not used
+        state.optimizer.set_state_dict({**saved, "master_weights": master} if master else saved)
     if state.ema is not None:
         if not (folder / EMA).is_file():
             raise InputError(f"{folder}: has no {EMA}: it was trained without --use_ema. Resume without it.")
-        state.ema.load(load_state(folder / EMA))
+        state.ema.load(load_objects(folder / EMA))
     return progress
+
+
+def _read_progress(path: Path) -> Progress:
+    try:
+        return Progress(**json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise InputError(f"{path}: cannot be read ({error}). Resume from another iter folder.") from error
+
+
+def _flat(state: dict[str, Any]) -> dict[str, Any]:
+    """The optimizer's arrays under plain keys. The schedule is left out: it is replayed, which is exact for all."""
+    arrays = {key: value for key, value in state.items() if key not in ("LR_Scheduler", "master_weights")}
+    return {**arrays, **{_MASTER + key: value for key, value in state.get("master_weights", {}).items()}}
 
 
 def move_aside(save_dir: Path) -> None:
     """Before a run that starts anew: what an earlier one left in `save_dir` goes into `previous_N`, losing nothing."""
-    old = [*save_dir.glob("iter_*"), *(save_dir / name for name in _LEFT_BEHIND), *save_dir.glob("vdlrecords.*")]
-    old = [path for path in old if path.exists()]
-    if not old or not is_main():
+    weights = [path for path in (*save_dir.glob("iter_*"), save_dir / "best_model") if path.exists()]
+    if not weights or not is_main():
         return
+    records = (path for pattern in _RECORDS for path in save_dir.glob(pattern))
     number = 1
     while (save_dir / f"previous_{number}").exists():
         number += 1
     target = save_dir / f"previous_{number}"
     target.mkdir()
-    for path in old:
+    for path in (*weights, *records):
         path.rename(target / path.name)
     logger.info("%s held an earlier run: moved to %s. (To go on from it: --resume_model auto.)", save_dir, target)
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +29,8 @@ class Dashboard:
             from visualdl import LogWriter
         except ImportError as error:
             raise InputError(f"--use_vdl needs VisualDL ({error}). Install it: pip install visualdl.") from None
-        self._writer = LogWriter(logdir=str(folder), file_name=_FILE)
+        with contextlib.redirect_stdout(io.StringIO()):  # it remarks on a file that a resumed run goes on in
+            self._writer = LogWriter(logdir=str(folder), file_name=_FILE)
 
     @property
     def on(self) -> bool:
@@ -77,9 +81,15 @@ class Dashboard:
         if self._writer is None:
             return
         import paddle
+        from paddle.pir_utils import DygraphOldIrGuard
 
         try:
-            self._writer.add_graph(model, input_spec=[paddle.static.InputSpec(input_shape, "float32")])
+            with (
+                DygraphOldIrGuard(),
+                warnings.catch_warnings(),
+            ):  # VisualDL reads .pdmodel, which Paddle 3 writes only so
+                warnings.simplefilter("ignore")
+                self._writer.add_graph(model, input_spec=[paddle.static.InputSpec(input_shape, "float32")])
         except Exception as error:  # tracing is VisualDL's and Paddle's own business; the curves matter more
             warn_once(f"VisualDL could not draw the model's graph ({type(error).__name__}); the curves are written.")
 

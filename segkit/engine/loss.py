@@ -7,12 +7,11 @@ from typing import Any
 
 import paddle
 
-from segkit.engine.loader import Batch
 from segkit.errors import InputError
 
 
 def total_loss(
-    outputs: list[paddle.Tensor], losses: list[tuple[str, Callable[..., Any], float]], batch: Batch
+    outputs: list[paddle.Tensor], losses: list[tuple[str, Callable[..., Any], float]], batch: dict[str, Any]
 ) -> tuple[paddle.Tensor, dict[str, paddle.Tensor]]:
     """Weighted sum over the outputs [N, C, H, W] against the label, and each part under `loss_<name>`.
 
@@ -25,7 +24,7 @@ def total_loss(
         )
     total, parts = None, {}
     for output, (name, loss, coefficient) in zip(outputs, losses):
-        target = batch.extra.get("edge") if getattr(loss, "edge_label", False) else batch.label
+        target = batch.get("edge" if getattr(loss, "edge_label", False) else "label")
         if target is None:
             raise InputError(f"loss {name} compares with edges: set train_dataset.edge: True.")
         value = loss(output, target)

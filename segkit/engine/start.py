@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 from typing import Any
 
@@ -37,20 +38,21 @@ def say_start(cfg: Config, options: TrainOptions, dataset: Any, model: paddle.nn
         if batch != cfg.batch_size
         else ""
     )
-    parameters = sum(p.size for p in model.parameters())
-    frozen = sum(p.size for p in model.parameters() if p.stop_gradient)
+    weights = [p for name, p in model.named_parameters() if not name.endswith(("._mean", "._variance"))]
+    parameters = sum(p.size for p in weights)
+    frozen = sum(p.size for p in weights if p.stop_gradient)
     rows = {
-        "segkit": f"{__version__}, Paddle {paddle.__version__}, Python {sys.version.split()[0]}",
         "device": f"{paddle.get_device()}, {threads()}{options.precision}",
         "data": f"{len(dataset)} training images, {dataset.num_classes} classes: {_names(dataset.class_names)}",
         "model": f"{cfg.data['model']['type']}, {parameters:,} parameters"
         + (f", {frozen:,} of them frozen" if frozen else ""),
-        "loss": " + ".join(f"{c:g} {n['type']}" for n, c in zip(cfg.data["loss"]["types"], cfg.data["loss"]["coef"])),
+        "loss": _losses(cfg.data["loss"]),
         "steps": f"{cfg.iters} iterations of {batch} samples{detail}, {batch * cfg.iters / len(dataset):.1f} epochs",
         "schedule": f"{cfg.data['optimizer']['type']}, {cfg.data['lr_scheduler']['type']}, seed {options.seed}",
         "output": options.save_dir,
     }
-    logger.info("\n".join(["", *(f"  {name:9} {text}" for name, text in rows.items())]))
+    title = f"segkit {__version__}, Paddle {paddle.__version__}, Python {sys.version.split()[0]}"
+    logger.info("\n".join([title, *(f"  {name:9} {text}" for name, text in rows.items())]))
 
 
 def threads() -> str:
@@ -58,6 +60,13 @@ def threads() -> str:
     import os
 
     return f"{os.environ.get('OMP_NUM_THREADS', '1')} threads, " if paddle.get_device() == "cpu" else ""
+
+
+def _losses(node: dict[str, Any]) -> str:
+    """`CrossEntropyLoss + 0.4 CrossEntropyLoss`, equal neighbours counted: `5 x CrossEntropyLoss`."""
+    texts = [(f"{c:g} " if c != 1 else "") + n["type"] for n, c in zip(node["types"], node["coef"])]
+    groups = [(text, len(list(same))) for text, same in itertools.groupby(texts)]
+    return " + ".join(f"{count} x {text}" if count > 1 else text for text, count in groups)
 
 
 def _names(names: list[str]) -> str:

@@ -19,10 +19,10 @@ from segkit.dist import is_main, rank, world_size
 from segkit.engine import checkpoint, settings
 from segkit.engine.checkpoint import Checkpointer, Progress, TrainState
 from segkit.engine.dashboard import Dashboard
-from segkit.engine.device import init_distributed, set_up_device
+from segkit.engine.device import init_distributed, seed_everything, set_up_device
 from segkit.engine.distill import Teacher
 from segkit.engine.ema import WeightAverage
-from segkit.engine.loader import Batch, TrainLoader, train_loader
+from segkit.engine.loader import TrainLoader, train_loader
 from segkit.engine.loss import total_loss
 from segkit.engine.start import load_pretrained, say_start
 from segkit.engine.stop import Stopped, StopRequest
@@ -82,7 +82,7 @@ def prepare(cfg: Config, options: TrainOptions) -> Run:
     """Check everything that can be checked, build, and put a checkpoint back if one is to be resumed."""
     cfg = settings.with_flags(cfg, options)
     options = settings.settle(options, cfg)
-    device = set_up_device(options.device, options.precision)
+    device = set_up_device(options.device, options.precision, options.deterministic)
     init_distributed()
     save_dir = Path(options.save_dir)
     checkpoint.prepare_folder(save_dir)
@@ -91,8 +91,7 @@ def prepare(cfg: Config, options: TrainOptions) -> Run:
     settings.check_best_metric(options.best_metric, info.class_names)
     dataset = build.build_dataset(cfg, "train", use_multilabel=options.use_multilabel)
     validator = Validator(cfg, options) if options.do_eval else None
-    paddle.seed(options.seed)
-    np.random.seed(options.seed)
+    seed_everything(options.seed)
     with (
         paddle.utils.unique_name.guard()
     ):  # the optimizer's state is kept under parameter names: the same in every process
@@ -103,7 +102,7 @@ def prepare(cfg: Config, options: TrainOptions) -> Run:
         scheduler = optim.build_scheduler(cfg.data["lr_scheduler"], cfg.iters)
         optimizer = optim.build_optimizer(cfg.data["optimizer"], scheduler, model)
     state = TrainState(model, optimizer, WeightAverage(model) if options.use_ema else None)
-    progress = Progress(seed=options.seed)
+    progress = Progress(seed=options.seed, optimizer=type(optimizer).__name__)
     if resume is not None:
         progress = checkpoint.restore(resume, state, cfg.iters)
         options = dataclasses.replace(options, seed=progress.seed)
@@ -157,7 +156,7 @@ class Step:
     def restore(self, progress: Progress) -> None:
         """Put back the loss scale of a resumed run."""
         if self.scaler is not None and progress.scaler:
-            self.scaler.load_state_dict(progress.scaler)
+            self.scaler.load_state_dict({key: np.asarray(value) for key, value in progress.scaler.items()})
 
     def __call__(self, batches: TrainLoader, iteration: int, log: TrainLog) -> dict[str, paddle.Tensor]:
         """Train on the next batches; the losses stay on the device."""
@@ -171,7 +170,7 @@ class Step:
             begin = time.perf_counter()
             batch = next(batches)
             log.read(time.perf_counter() - begin)
-            self._paths += batch.paths
+            self._paths += batch["path"]
             last = number == count - 1
             waiting = nullcontext() if last or world_size() == 1 else self.forward.no_sync()
             with waiting:
@@ -186,13 +185,13 @@ class Step:
         log.step()
         return sums
 
-    def _backward(self, batch: Batch, count: int) -> dict[str, paddle.Tensor]:
+    def _backward(self, batch: dict[str, Any], count: int) -> dict[str, paddle.Tensor]:
         amp = self.options.precision != "fp32"
         with paddle.amp.auto_cast(amp, level=self.options.amp_level, dtype=self.dtype) if amp else nullcontext():
-            outputs = self.forward(batch.image)
+            outputs = self.forward(batch["image"])
         total, parts = total_loss(outputs, self.losses, batch)
         if self.teacher is not None:
-            total, parts = self.teacher.add(total, parts, outputs, batch.image)
+            total, parts = self.teacher.add(total, parts, outputs, batch["image"])
         loss = total / count if count > 1 else total
         if self.scaler is not None:
             loss = self.scaler.scale(loss)
@@ -313,7 +312,7 @@ def save_and_evaluate(run: Run, log: TrainLog) -> bool:
 def save(run: Run) -> Path:
     """Write the checkpoint of this iteration."""
     if run.step.scaler is not None:
-        run.progress.scaler = {key: np.asarray(value) for key, value in run.step.scaler.state_dict().items()}
+        run.progress.scaler = {key: np.asarray(value).tolist() for key, value in run.step.scaler.state_dict().items()}
     return run.checkpointer.save(run.state, run.progress)
 
 
