@@ -28,7 +28,7 @@ _NAMES = {
     "predict": "segkit.engine.segmenter",
     "train": "segkit.engine.segmenter",
 }
-__all__ = [*_NAMES, "__version__"]  # noqa: PLE0604
+__all__ = [*_NAMES, "__version__"]
 
 
 def __getattr__(name: str) -> Any:

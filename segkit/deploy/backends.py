@@ -84,9 +84,9 @@ class PaddleBackend:
             expected = self._spec.input_shape[axis]
             if expected > 0 and batch.shape[axis] != expected:
                 raise InputError(
-                    f"{self._spec.path}: the model takes inputs of shape {self._spec.input_shape} (N, C, H, W), but the "
-                    f"transforms give {batch.shape[axis]} {word} (got {list(batch.shape)}). Resize in the transforms, "
-                    "or export with --input_shape -1 C -1 -1."
+                    f"{self._spec.path}: the model takes inputs of shape {self._spec.input_shape} (N, C, H, W), but "
+                    f"the transforms give {batch.shape[axis]} {word} (got {list(batch.shape)}). Resize in the "
+                    "transforms, or export with --input_shape -1 C -1 -1."
                 )
 
     def _scores(self, output: np.ndarray) -> np.ndarray:
@@ -133,14 +133,15 @@ def _create(inference: Any, config: Any, spec: DeploySpec) -> Any:
         return inference.create_predictor(config)
     except (RuntimeError, ValueError, OSError, NotImplementedError) as error:
         raise InputError(
-            f"{spec.folder / spec.model}: Paddle Inference cannot load this model ({_last_line(error)}). Export it again "
-            "with the Paddle that runs it."
+            f"{spec.folder / spec.model}: Paddle Inference cannot load this model ({_last_line(error)}). "
+            "Copy it again, or export it with the Paddle that runs it."
         ) from error
 
 
 def _last_line(error: BaseException) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return next((line for line in lines if "Error" in line or line.startswith("(")), lines[-1] if lines else "no reason")
+    said = [line for line in lines if "Error" in line or line.startswith("(")]
+    return (said or lines or ["no reason"])[0 if said else -1]
 
 
 def _config(inference: Any, spec: DeploySpec, options: InferOptions) -> Any:

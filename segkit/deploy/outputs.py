@@ -64,4 +64,3 @@ def _as_rgb(image: np.ndarray) -> np.ndarray:
 
 def _file_name(label: str) -> str:
     return "".join("_" if sign in '/\\:*?"<>|' else sign for sign in label).strip() or "_"
-

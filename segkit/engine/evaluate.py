@@ -40,21 +40,22 @@ def evaluate(
     """
     options = options or EvalOptions()
     how = apply.test_time(options, test_config)
+    multilabel = _multilabel(dataset, options)
     names, ignored = dataset.class_names, dataset.ignore_index
-    matrix = (MultiLabelMatrix if options.use_multilabel else ConfusionMatrix)(dataset.num_classes, ignored, names)
+    matrix = (MultiLabelMatrix if multilabel else ConfusionMatrix)(dataset.num_classes, ignored, names)
     curves = RocCurves(dataset.num_classes, ignored) if options.auc_roc else None
     with contextlib.ExitStack() as stack:
-        segment = stack.enter_context(_prepared(model, how, options.use_multilabel, curves is not None))
+        segment = stack.enter_context(_prepared(model, how, multilabel, curves is not None))
         samples = stack.enter_context(eval_loader(dataset, options.num_workers))
         bar = stack.enter_context(progress(len(samples), "val"))
         for sample in samples:
             _check_sample(sample)
             output = segment(sample.image.numpy(), sample.geometry)[0]
             _check_channels(output, dataset.num_classes, sample.path)
-            mask = mask_of(output, sample.geometry, None, options.use_multilabel)
+            mask = mask_of(output, sample.geometry, None, multilabel)
             _update(matrix, mask, sample)
             if curves is not None:
-                found = postprocess.probabilities(output, sample.geometry, options.use_multilabel)
+                found = postprocess.probabilities(output, sample.geometry, multilabel)
                 curves.update(found, sample.label)
             bar.update()
     return _finish(matrix, curves, options)
@@ -72,8 +73,13 @@ def predict_sample(
     how = apply.test_time(options, test_config)
     sample = dataset.get(index, np.random.default_rng(index))
     x = np.ascontiguousarray(sample["image"].transpose(2, 0, 1)[None], dtype=np.float32)
-    with _prepared(model, how, options.use_multilabel) as segment:
-        return mask_of(segment(x, sample["geometry"])[0], sample["geometry"], None, options.use_multilabel)
+    multilabel = _multilabel(dataset, options)
+    with _prepared(model, how, multilabel) as segment:
+        return mask_of(segment(x, sample["geometry"])[0], sample["geometry"], None, multilabel)
+
+
+def _multilabel(dataset: Any, options: EvalOptions) -> bool:
+    return options.use_multilabel or bool(getattr(dataset, "use_multilabel", False))
 
 
 @contextlib.contextmanager
@@ -117,8 +123,8 @@ def _check_channels(output: np.ndarray, num_classes: int, path: str) -> None:
     if output.dtype.kind in "iu" or len(output) == num_classes or (len(output) == 1 and num_classes == 2):
         return
     raise InputError(
-        f"{path}: the model gives {len(output)} classes, but the data set has {num_classes}. Evaluate the model with its "
-        "own config, or mend num_classes."
+        f"{path}: the model gives {len(output)} classes, but the data set has {num_classes}. Evaluate the model "
+        "with its own config, or mend num_classes."
     )
 
 

@@ -19,6 +19,7 @@ from segkit.deploy.spec import FILE, DeploySpec
 from segkit.engine import apply
 from segkit.engine.agreement import check_agreement, sample_photo
 from segkit.engine.paddle2 import save_paddle2
+from segkit.engine.segmenter import is_multilabel
 from segkit.errors import InputError
 from segkit.log import logger
 from segkit.options import ExportOptions
@@ -75,11 +76,6 @@ def check(cfg: Config, options: ExportOptions) -> None:
             f"{folder}: there are other files in this folder, and it would be replaced. Choose a new or an exported "
             "folder as --save_dir."
         )
-
-
-def is_multilabel(cfg: Config) -> bool:
-    """Whether the config's data set gives a pixel several labels."""
-    return any(bool((cfg.data.get(f"{part}_dataset") or {}).get("use_multilabel")) for part in ("train", "val"))
 
 
 def export(cfg: Config, model: paddle.nn.Layer, options: Optional[ExportOptions] = None) -> dict[str, Any]:
@@ -139,7 +135,7 @@ def _nodes(cfg: Config) -> list[dict[str, Any]]:
     own = (cfg.data.get("export") or {}).get("transforms")
     if own is not None and own != val:
         logger.warning(
-            "export.transforms differ from val_dataset.transforms: the exported model will not give the masks of predict."
+            "export.transforms differ from val_dataset.transforms: the exported model will not give predict's masks."
         )
     return val if own is None else own
 

@@ -32,9 +32,10 @@ def save_paddle2(cfg: Config, model: paddle.nn.Layer, folder: Path, shape: list[
         check=False,
     )
     if not (work / "model.pdmodel").is_file():
-        reason = next((line for line in reversed(done.stderr.splitlines()) if line.strip()), "it wrote model.json instead")
+        said = [line.strip() for line in done.stderr.splitlines() if line.strip()]
+        reason = said[-1] if said and done.returncode else "it wrote model.json instead"
         raise InputError(
-            f"--format paddle2: Paddle {paddle.__version__} cannot write model.pdmodel ({reason.strip()}). Use --format "
+            f"--format paddle2: Paddle {paddle.__version__} cannot write model.pdmodel ({reason}). Use --format "
             "paddle, or export with Paddle 3.0."
         )
     for name in ("model.pdmodel", "model.pdiparams"):
@@ -45,7 +46,8 @@ def save_paddle2(cfg: Config, model: paddle.nn.Layer, folder: Path, shape: list[
 def main(work: str, shape: str, output_op: str) -> None:
     """In the process with the flag: load the model again and write its graph."""
     from segkit.build import build_model
-    from segkit.engine.export import Exported, is_multilabel, save_graph
+    from segkit.engine.export import Exported, save_graph
+    from segkit.engine.segmenter import is_multilabel
     from segkit.engine.weights import load_weights
 
     folder = Path(work)

@@ -69,8 +69,8 @@ def load_model(cfg: Config, model_path: Optional[PathLike]) -> paddle.nn.Layer:
         name = cfg.data["model"]["type"]
         raise InputError(
             list_problems(
-                f"{path}: these weights are not those of the config's {name} ({len(report.matched)} of its entries fit). "
-                "Give its own weights, or the config that they were trained with:",
+                f"{path}: these weights are not those of the config's {name} ({len(report.matched)} of its entries "
+                "fit). Give its own weights, or the config that they were trained with:",
                 report.problems(),
                 limit=12,
             )
@@ -103,8 +103,13 @@ def from_model(
         info.palette,
         info.img_channels,
         getattr(options, "threshold", None),
-        options.use_multilabel,
+        options.use_multilabel or is_multilabel(cfg),
     )
+
+
+def is_multilabel(cfg: Config) -> bool:
+    """Whether the config's data sets give a pixel several labels."""
+    return any(bool((cfg.data.get(f"{part}_dataset") or {}).get("use_multilabel")) for part in ("train", "val"))
 
 
 def train(cfg: Config, **options: Any) -> paddle.nn.Layer:

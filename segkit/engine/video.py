@@ -51,9 +51,7 @@ class OverlayWriter:
         if self._writer is None:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             height, width = picture.shape[:2]
-            self._writer = cv2.VideoWriter(
-                str(self._part), cv2.VideoWriter_fourcc(*"mp4v"), rate, (width, height)
-            )
+            self._writer = cv2.VideoWriter(str(self._part), cv2.VideoWriter_fourcc(*"mp4v"), rate, (width, height))
             if not self._writer.isOpened():
                 raise InputError(f"{self.path}: OpenCV cannot write this video. Install opencv with FFmpeg.")
         self._writer.write(cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
