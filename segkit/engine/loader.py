@@ -17,7 +17,7 @@ import signal
 import sys
 import weakref
 from dataclasses import dataclass
-from typing import Any, Dict, List, Optional, Union
+from typing import Any, Callable, Dict, List, Optional, Union
 
 import numpy as np
 import paddle
@@ -25,6 +25,7 @@ from paddle.io import DataLoader
 
 from segkit import dist
 from segkit.engine.collate import Failure, Reader, collate, collate_one, to_chw
+from segkit.engine.read_ahead import ReadAhead
 from segkit.engine.sampler import EpochSampler, Position
 from segkit.errors import InputError
 from segkit.log import warn_once
@@ -73,7 +74,7 @@ def _start_worker(worker: int) -> None:
 
 def default_workers() -> int:
     """Reading processes when nobody says: on a GPU two (at most one a core); on the CPU none, for there the training
-    step has every core already, and Paddle reads ahead in a thread anyway (measured: a process gains nothing)."""
+    step has every core already, and a thread reads ahead anyway (measured: a process gains nothing)."""
     if not sys.platform.startswith("linux") or not paddle.get_device().startswith("gpu"):
         return 0
     return min(2, os.cpu_count() or 1)
@@ -87,14 +88,14 @@ def _shared_memory_left() -> int:
         return 0
 
 
-def _fits_shared_memory(reader: Reader, key: Position, batch_size: int, workers: int) -> bool:
+def _fits_shared_memory(reader: Reader, keys: List[Position], workers: int) -> bool:
     """Whether the batches under way fit into /dev/shm. Reads one sample to know their size, so that a data set
     that cannot be read fails here, at once."""
-    sample = reader[key]
+    sample = reader[keys[0]]
     if isinstance(sample, Failure):
         sample.throw()
     arrays = [to_chw(sample["image"]), *(v for k, v in sample.items() if k != "image" and isinstance(v, np.ndarray))]
-    needed = sum(array.nbytes for array in arrays) * batch_size * (workers * PREFETCH + 2)
+    needed = sum(array.nbytes for array in arrays) * len(keys) * (workers * PREFETCH + 2)
     left = _shared_memory_left()
     if needed < left:
         return True
@@ -108,34 +109,42 @@ def _fits_shared_memory(reader: Reader, key: Position, batch_size: int, workers:
 class _Loader:
     """A DataLoader with a start, an end, and clear errors. Iterate once; `close` it (or use `with`)."""
 
-    def __init__(self, reader: Reader, batches: Any, workers: Optional[int], first: List[Position], **kwargs: Any):
+    def __init__(self, reader: Reader, batches: Any, workers: Optional[int], collate_fn: Callable, place: Any = None):
         workers = default_workers() if workers is None else workers
         if workers < 0:
             raise InputError(f"num_workers: negative (got {workers}, expected 0 or more). 0 reads in the main process.")
         if workers and not sys.platform.startswith("linux"):
             warn_once("num_workers: Paddle reads with processes on Linux only: reading in the main process.")
             workers = 0
-        shared = workers > 0 and _fits_shared_memory(reader, first[0], len(first), workers)
         self.workers = workers
-        self._loader = DataLoader(
-            reader,
-            batch_sampler=batches,
-            num_workers=workers,
-            use_shared_memory=shared,
-            prefetch_factor=PREFETCH,
-            persistent_workers=workers > 0,
-            worker_init_fn=_start_worker,
-            **kwargs,
-        )
+        self._reader, self._batches, self._collate, self._place = reader, batches, collate_fn, place
         self._iterator: Any = None
+
+    def _start(self) -> None:
+        """Start the thread or the processes."""
+        _open.add(self)
+        if not self.workers:
+            self._iterator = ReadAhead(self._reader.__getitem__, self._batches, self._collate, PREFETCH, self._place)
+            return
+        loader = DataLoader(
+            self._reader,
+            batch_sampler=self._batches,
+            num_workers=self.workers,
+            use_shared_memory=_fits_shared_memory(self._reader, next(iter(self._batches)), self.workers),
+            prefetch_factor=PREFETCH,
+            persistent_workers=True,
+            worker_init_fn=_start_worker,
+            collate_fn=self._collate,
+            places=None if self._place is None else [self._place],
+        )
+        state = np.random.get_state()  # Paddle draws its workers' seed from the global generator
+        self._iterator = iter(loader)
+        np.random.set_state(state)
 
     def _next(self) -> dict:
         """The next collated batch; a failure inside it is raised here."""
         if self._iterator is None:
-            state = np.random.get_state()  # Paddle draws its workers' seed from the global generator
-            self._iterator = iter(self._loader)
-            _open.add(self)
-            np.random.set_state(state)
+            self._start()
         try:
             batch = next(self._iterator)
         except SystemError as error:
@@ -151,14 +160,10 @@ class _Loader:
     def close(self) -> None:
         """End the workers. Safe to call twice."""
         iterator, self._iterator = self._iterator, None
-        if iterator is None:
-            return
-        if not self.workers and iterator._blocking_queue is not None and iterator._thread is not None:
-            # Paddle would look every second whether its reading thread has ended.
-            iterator._thread_done_event.set()
-            iterator._blocking_queue.close()
-            iterator._thread.join()
-        iterator._try_shutdown_all()
+        if isinstance(iterator, ReadAhead):
+            iterator.close()
+        elif iterator is not None:
+            iterator._try_shutdown_all()
 
     def __enter__(self) -> _Loader:
         return self
@@ -187,8 +192,7 @@ class TrainLoader(_Loader):
         self.sampler = EpochSampler(len(dataset), batch_size, seed, repeats, start)
         self.position = self.sampler.start
         """where a run that has used all batches so far goes on"""
-        first = next(iter(self.sampler))
-        super().__init__(Reader(dataset, seed), self.sampler, num_workers, first, collate_fn=collate)
+        super().__init__(Reader(dataset, seed), self.sampler, num_workers, collate)
 
     @property
     def batches_per_epoch(self) -> int:
@@ -225,14 +229,7 @@ class EvalLoader(_Loader):
         self.indices = list(range(dist.rank(), count, dist.world_size()))
         keys = [[(0, index)] for index in self.indices]
         self._done = 0
-        super().__init__(
-            Reader(dataset, 0),
-            keys,
-            num_workers if keys else 0,
-            keys[0] if keys else [],
-            collate_fn=collate_one,
-            places=[paddle.CPUPlace()],
-        )
+        super().__init__(Reader(dataset, 0), keys, num_workers, collate_one, paddle.CPUPlace())
 
     def __len__(self) -> int:
         return len(self.indices)
