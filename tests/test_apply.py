@@ -1,0 +1,185 @@
+"""How a model is applied: against PaddleSeg's numbers and against slow loops."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import paddle
+import pytest
+
+from segkit.engine import apply
+from segkit.engine.apply import TestTime as How
+from segkit.engine.apply import test_time as settings
+from segkit.errors import InputError
+from segkit.options import EvalOptions, PredictOptions
+from segkit.postprocess import class_map, undo
+
+
+class Conv(paddle.nn.Layer):
+    """A 5x5 convolution: what a pixel becomes depends on its window."""
+
+    def __init__(self, weight):
+        super().__init__()
+        self.weight = paddle.to_tensor(weight)
+        self.seen = []
+
+    def forward(self, x):
+        self.seen.append(tuple(x.shape))
+        return [paddle.nn.functional.conv2d(x, self.weight, padding=2)]
+
+
+@pytest.fixture(scope="module")
+def parity(shared):
+    folder = shared / "parity"
+    cases = {case["name"]: case for case in json.loads((folder / "transforms.json").read_text())["cases"]}
+    return cases, np.load(folder / "transforms.npz")
+
+
+@pytest.fixture
+def toy():
+    rng = np.random.default_rng(0)
+    return Conv(rng.standard_normal((4, 3, 5, 5)).astype("float32")), rng.standard_normal((2, 3, 40, 56)).astype("float32")
+
+
+@pytest.mark.parametrize("name", ["slide_a", "slide_b", "slide_c", "slide_d"])
+def test_windows_as_paddleseg(parity, name):
+    cases, arrays = parity
+    how = How(window=tuple(cases[name]["slide"]["crop_size"]), stride=tuple(cases[name]["slide"]["stride"]))
+    found = apply.scores(Conv(arrays["toy_w"]), arrays["toy_x"], how)
+    np.testing.assert_allclose(found, arrays[f"{name}__img"], atol=2e-6)
+    assert found.dtype == np.float32
+
+
+@pytest.mark.parametrize("name", ["infer_plain", "aug_flip", "aug_ms", "aug_vh"])
+def test_scales_and_flips_as_paddleseg(parity, name):
+    cases, arrays = parity
+    case = cases[name].get("aug", {})
+    scales = case.get("scales", 1.0)
+    how = How(
+        scales=tuple(scales) if isinstance(scales, list) else (scales,),
+        flip_horizontal=case.get("flip_horizontal", False),
+        flip_vertical=case.get("flip_vertical", False),
+    )
+    found = apply.scores(Conv(arrays["toy_w"]), arrays["toy_x"], how)[0]
+    geometry = [{"op": "resize", "from": [45, 60], "to": [40, 56]}]
+    np.testing.assert_allclose(undo(found, geometry), arrays[f"{name}__logit"][0], atol=1e-4)
+    agreed = (class_map(found, geometry) == arrays[f"{name}__pred"][0, 0]).mean()
+    assert agreed > 0.999
+
+
+def test_multilabel_as_paddleseg(parity):
+    _, arrays = parity
+    found = apply.scores(Conv(arrays["toy_w"]), arrays["toy_x"])[0]
+    geometry = [{"op": "resize", "from": [45, 60], "to": [40, 56]}]
+    agreed = class_map(found, geometry, multilabel=True) == arrays["infer_multilabel__pred"][0]
+    assert agreed.mean() > 0.999
+
+
+@pytest.mark.parametrize("window, stride", [((24, 16), (10, 7)), ((17, 23), (17, 23)), ((56, 8), (56, 3))])
+def test_windows_against_a_loop(toy, window, stride):
+    model, x = toy
+    found = apply.scores(model, x, How(window=window, stride=stride))
+    total, count = np.zeros((2, 4, 40, 56)), np.zeros((40, 56))
+    wide, high = window
+    for top in {min(t, 40 - high) for t in range(0, 40, stride[1])}:
+        for left in {min(t, 56 - wide) for t in range(0, 56, stride[0])}:
+            area = np.s_[..., top : top + high, left : left + wide]
+            total[area] += model(paddle.to_tensor(x[area]))[0].numpy()
+            count[area] += 1
+    np.testing.assert_allclose(found, total / count, atol=1e-5)
+
+
+def test_windows_are_batched_and_bounded():
+    model = Conv(np.ones((2, 3, 5, 5), "float32"))
+    apply.scores(model, np.zeros((1, 3, 300, 400), "float32"), How(window=(64, 64), stride=(64, 64)))
+    assert max(shape[0] for shape in model.seen) == 16
+    assert {shape[1:] for shape in model.seen} == {(3, 64, 64)}
+    model.seen.clear()
+    apply.scores(model, np.zeros((1, 3, 1030, 1100), "float32"), How(window=(1024, 1024), stride=(512, 512)))
+    assert {shape[0] for shape in model.seen} == {1}
+
+
+def test_a_window_larger_than_the_photo_is_the_plain_pass(toy):
+    model, x = toy
+    plain = apply.scores(model, x)
+    np.testing.assert_array_equal(apply.scores(model, x, How(window=(100, 90), stride=(50, 50))), plain)
+
+
+def test_windows_over_scales_and_flips(toy):
+    model, x = toy
+    both = How(scales=(0.5, 1.0), flip_horizontal=True, window=(200, 200), stride=(100, 100))
+    plain = How(scales=(0.5, 1.0), flip_horizontal=True)
+    np.testing.assert_allclose(apply.scores(model, x, both), apply.scores(model, x, plain), atol=1e-4)
+
+
+def test_classes_on_the_device_are_the_classes_on_the_host(toy):
+    model, x = toy
+    found = apply.classes(model, x, How())
+    assert found.dtype == np.int32
+    for one, scores in zip(found, apply.scores(model, x)):
+        np.testing.assert_array_equal(one, class_map(scores, []))
+
+
+def test_bf16_on_the_cpu_is_close_or_refused(toy):
+    model, x = toy
+    exact = apply.scores(model, x)
+    try:
+        rough = apply.scores(model, x, How(precision="bf16"))
+    except InputError as error:
+        assert "--precision bf16" in str(error)
+    else:
+        assert rough.dtype == np.float32
+        assert 0 < np.abs(exact - rough).max() < 0.02 * np.abs(exact).max()
+    np.testing.assert_array_equal(apply.scores(model, x), exact)
+
+
+def test_fp16_needs_a_gpu(toy):
+    with pytest.raises(InputError, match="fp16 needs a GPU"):
+        apply.scores(*toy, How(precision="fp16"))
+
+
+def test_evaluation_mode_puts_every_layer_back():
+    model = paddle.nn.Sequential(paddle.nn.Dropout(), paddle.nn.BatchNorm2D(3))
+    model[1].eval()
+    with apply.evaluation_mode(model):
+        assert not any(layer.training for layer in model.sublayers(include_self=True))
+    assert model.training and model[0].training and not model[1].training
+
+
+def test_flags_over_the_config():
+    config = {"aug_eval": True, "scales": 1.5, "is_slide": True, "crop_size": [30, 20], "stride": [10, 10]}
+    how = settings(EvalOptions(), config)
+    assert how == How(scales=(1.5,), window=(30, 20), stride=(10, 10))
+    how = settings(EvalOptions(scales=[0.5, 2], flip_vertical=True, crop_size=[60, 60]), config)
+    assert how == How(scales=(0.5, 2.0), flip_vertical=True, window=(60, 60), stride=(10, 10))
+    assert how.flips == [(False, False), (False, True)]
+    assert settings(EvalOptions(aug_eval=False, is_slide=False), config).plain
+
+
+def test_predict_has_its_own_switch():
+    config = {"aug_eval": True, "scales": [0.5], "flip_horizontal": True}
+    assert settings(PredictOptions(), config).plain
+    assert settings(PredictOptions(aug_pred=True), config) == How(scales=(0.5,), flip_horizontal=True)
+
+
+def test_default_stride_is_two_thirds():
+    assert settings(EvalOptions(is_slide=True, crop_size=[90, 60])).stride == (60, 40)
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        (EvalOptions(crop_size=[8, 8]), r"--crop_size without --is_slide has no effect"),
+        (EvalOptions(stride=[8, 8]), r"--stride without --is_slide"),
+        (EvalOptions(scales=[0.5], flip_horizontal=True), r"--scales, --flip_horizontal without --aug_eval"),
+        (PredictOptions(flip_vertical=True), r"--flip_vertical without --aug_pred"),
+        (EvalOptions(is_slide=True), r"is_slide needs crop_size"),
+        (EvalOptions(is_slide=True, crop_size=[0, 8]), r"crop_size: expected two integers above 0.*got \[0, 8\]"),
+        (EvalOptions(is_slide=True, crop_size=[8, 8], stride=[9, 8]), r"stride \[9, 8\] is larger than crop_size"),
+        (EvalOptions(aug_eval=True, scales=[1.0, 0.0]), r"scales: expected numbers above 0 \(got \[1.0, 0.0\]"),
+    ],
+)
+def test_settings_that_cannot_work(options, message):
+    with pytest.raises(InputError, match=message):
+        settings(options)
