@@ -10,6 +10,7 @@ from segkit.dist import is_main
 
 logger = logging.getLogger("segkit")
 logger.propagate = False
+logger.setLevel(logging.INFO)
 _said: set[str] = set()
 
 
@@ -33,7 +34,6 @@ def setup(quiet: bool = False) -> None:
     handler.setFormatter(_Formatter())
     handler.setLevel(logging.ERROR if quiet or not is_main() else logging.INFO)
     logger.addHandler(handler)
-    logger.setLevel(logging.INFO)
 
 
 class _Formatter(logging.Formatter):

@@ -149,7 +149,7 @@ def build_scheduler(node: dict[str, Any], iters: int) -> LRScheduler:
     if isinstance(arguments.get("learning_rate"), dict):
         arguments["learning_rate"] = build_scheduler(arguments["learning_rate"], iters)
     schedule = _make("lr_scheduler", name, classes[name], arguments)
-    if not warmup:
+    if not warmup or schedule() == extras.warmup_start_lr:  # nothing to rise to: Paddle's warm-up refuses that
         return schedule
     rise = {"learning_rate": schedule, "warmup_steps": warmup, "start_lr": extras.warmup_start_lr}
     return _make("lr_scheduler", "LinearWarmup", paddle.optimizer.lr.LinearWarmup, {**rise, "end_lr": schedule()})

@@ -17,7 +17,7 @@ import pytest
 
 from segkit import log
 from segkit.engine import device as module
-from segkit.engine.device import check_seed, init_distributed, rng_state, seed_everything, set_rng_state, set_up_device
+from segkit.engine.device import check_seed, init_distributed, seed_everything, set_up_device
 from segkit.errors import InputError
 from segkit.runtime import GPU_LINE
 
@@ -145,26 +145,6 @@ def test_seeds():
     for seed in (-1, 2**32):
         with pytest.raises(InputError, match=r"--seed: out of range .got -?\d+, expected 0 to 4294967295"):
             check_seed(seed)
-
-
-class Plain(pickle.Unpickler):
-    """Admits arrays and plain containers only, as the checkpoint's reader does."""
-
-    def find_class(self, module_name: str, name: str):
-        if module_name.split(".")[0] == "numpy":
-            return super().find_class(module_name, name)
-        raise AssertionError(f"{module_name}.{name} in a generator state")
-
-
-def test_states_of_all_generators_go_through_a_file():
-    seed_everything(1)
-    draw()
-    random.gauss(0, 1), np.random.standard_normal()  # leaves a spare number in each
-    data = pickle.dumps(rng_state())
-    expected = draw()
-    seed_everything(2)
-    set_rng_state(Plain(io.BytesIO(data)).load())
-    assert draw() == expected
 
 
 def test_one_process_needs_no_ranks():

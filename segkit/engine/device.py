@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import random
-from typing import Any, Dict, Optional
+from typing import Optional
 
 import numpy as np
 import paddle
@@ -98,54 +98,6 @@ def seed_everything(seed: int) -> None:
     random.seed(seed)
     np.random.seed(seed)
     paddle.seed(seed)
-
-
-def rng_state() -> Dict[str, Any]:
-    """States of the global generators of Python, numpy and Paddle (CPU, and the GPU in use), as numbers, strings,
-    lists and arrays only."""
-    version, numbers, gauss = random.getstate()
-    kind, keys, position, has_gauss, cached = np.random.get_state()
-    state: Dict[str, Any] = {
-        "python": {"version": version, "numbers": np.array(numbers, dtype=np.uint32), "gauss": gauss},
-        "numpy": {"kind": kind, "keys": keys.copy(), "position": position, "gauss": [has_gauss, cached]},
-        "paddle_cpu": _unpack(paddle.get_rng_state("cpu")[0]),
-    }
-    gpu = _gpu_number()
-    if gpu is not None:
-        state["paddle_gpu"] = _unpack(paddle.get_rng_state()[gpu])
-    return state
-
-
-def set_rng_state(state: Dict[str, Any]) -> None:
-    """Put back what `rng_state` returned. A GPU state without a GPU, or the other way round, is left out."""
-    python, numpy_ = state["python"], state["numpy"]
-    random.setstate((int(python["version"]), tuple(int(n) for n in python["numbers"]), python["gauss"]))
-    has_gauss, cached = numpy_["gauss"]
-    np.random.set_state((str(numpy_["kind"]), numpy_["keys"], int(numpy_["position"]), int(has_gauss), float(cached)))
-    paddle.set_rng_state([_pack(state["paddle_cpu"], -1)], "cpu")
-    gpu = _gpu_number()
-    if gpu is not None and "paddle_gpu" in state:
-        states = paddle.get_rng_state()
-        states[gpu] = _pack(state["paddle_gpu"], gpu)
-        paddle.set_rng_state(states)
-
-
-def _gpu_number() -> Optional[int]:
-    name, _, number = paddle.get_device().partition(":")
-    return int(number) if name == "gpu" else None
-
-
-def _unpack(state: Any) -> Dict[str, Any]:
-    """Paddle's opaque GeneratorState: seed, offset (GPU) and the bytes of the CPU engine."""
-    _, seed, offset, engine = state.__getstate__()
-    return {"seed": seed, "offset": offset, "engine": np.array(engine, dtype=np.uint8)}
-
-
-def _pack(state: Dict[str, Any], device: int) -> Any:
-    kind = type(paddle.get_rng_state("cpu")[0])
-    packed = kind.__new__(kind)
-    packed.__setstate__((device, int(state["seed"]), int(state["offset"]), [int(byte) for byte in state["engine"]]))
-    return packed
 
 
 def init_distributed() -> None:

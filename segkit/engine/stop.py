@@ -52,4 +52,4 @@ class StopRequest:
             return 0
         flag = paddle.to_tensor([self.number])
         paddle.distributed.all_reduce(flag, op=paddle.distributed.ReduceOp.MAX)
-        return int(flag)
+        return int(flag.item())

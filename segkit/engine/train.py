@@ -56,6 +56,8 @@ def train(cfg: Config, options: TrainOptions | None = None) -> paddle.nn.Layer:
     SIGTERM and Ctrl-C save a checkpoint, print the line that resumes and raise `Stopped`.
     """
     with ExitStack() as stack:
+        # The optimizer's state is kept under parameter names: a name space of its own makes them the same in every run.
+        stack.enter_context(paddle.utils.unique_name.guard())
         run = prepare(cfg, options or TrainOptions())
         stop = stack.enter_context(StopRequest())
         log = open_log(run, stack)
@@ -92,15 +94,12 @@ def prepare(cfg: Config, options: TrainOptions) -> Run:
     dataset = build.build_dataset(cfg, "train", use_multilabel=options.use_multilabel)
     validator = Validator(cfg, options) if options.do_eval else None
     seed_everything(options.seed)
-    with (
-        paddle.utils.unique_name.guard()
-    ):  # the optimizer's state is kept under parameter names: the same in every process
-        model = build.build_model(cfg)
-        load_pretrained(cfg, model)
-        freeze(model, cfg.freeze)
-        model = synchronise(model, device)
-        scheduler = optim.build_scheduler(cfg.data["lr_scheduler"], cfg.iters)
-        optimizer = optim.build_optimizer(cfg.data["optimizer"], scheduler, model)
+    model = build.build_model(cfg)
+    load_pretrained(cfg, model)
+    freeze(model, cfg.freeze)
+    model = synchronise(model, device)
+    scheduler = optim.build_scheduler(cfg.data["lr_scheduler"], cfg.iters)
+    optimizer = optim.build_optimizer(cfg.data["optimizer"], scheduler, model)
     state = TrainState(model, optimizer, WeightAverage(model) if options.use_ema else None)
     progress = Progress(seed=options.seed, optimizer=type(optimizer).__name__)
     if resume is not None:
@@ -161,9 +160,7 @@ class Step:
     def __call__(self, batches: TrainLoader, iteration: int, log: TrainLog) -> dict[str, paddle.Tensor]:
         """Train on the next batches; the losses stay on the device."""
         # Dropout and the like depend on (seed, iteration, rank) alone, so that a resumed run draws the same.
-        paddle.seed(
-            int(np.random.SeedSequence([self.options.seed, iteration, rank()]).generate_state(1)[0]) & 0x7FFFFFFF
-        )
+        seed_everything(int(np.random.SeedSequence([self.options.seed, iteration, rank()]).generate_state(1)[0]))
         sums: dict[str, paddle.Tensor] = {}
         count = self.options.accumulate_steps
         for number in range(count):

@@ -1,0 +1,423 @@
+"""Training: what comes out, exact resume, and the options that change the loop."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import paddle
+import pytest
+
+from segkit.config import Config
+from segkit.engine import checkpoint
+from segkit.engine.ema import WeightAverage
+from segkit.engine.train import freeze, train
+from segkit.engine.weights import load_state
+from segkit.errors import InputError
+from segkit.options import TrainOptions
+from tests.tiny import make_data, tiny_config
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Path:
+    return make_data(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture
+def config(data: Path, tmp_path: Path) -> Path:
+    return tiny_config(data, tmp_path / "config.yml")
+
+
+@pytest.fixture
+def lines():
+    """The messages of the log."""
+    found: list[str] = []
+
+    class Handler(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            found.append(record.getMessage())
+
+    handler = Handler()
+    logger = logging.getLogger("segkit")
+    logger.setLevel(logging.INFO)
+    logger.addHandler(handler)
+    yield found
+    logger.removeHandler(handler)
+
+
+def options(save_dir: Path, **changes: object) -> TrainOptions:
+    return TrainOptions(**{"save_dir": str(save_dir), "num_workers": 0, "device": "cpu", "log_iters": 2, **changes})
+
+
+def same_weights(first: Path, second: Path) -> None:
+    a, b = load_state(first / "model.pdparams"), load_state(second / "model.pdparams")
+    assert list(a) == list(b)
+    for key in a:
+        np.testing.assert_array_equal(a[key], b[key], err_msg=key)
+
+
+@pytest.fixture(scope="module")
+def run(data, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("run")
+    cfg = Config(tiny_config(data, folder / "config.yml"))
+    train(cfg, options(folder / "out", do_eval=True, use_vdl=True, save_interval=2, keep_checkpoint_max=2))
+    return folder / "out"
+
+
+class TestOutput:
+    def test_folders(self, run: Path) -> None:
+        assert sorted(path.name for path in run.glob("iter_*")) == ["iter_4", "iter_6"]
+        assert {p.name for p in (run / "iter_6").iterdir()} == {
+            "model.pdparams",
+            "model.pdopt",
+            "config.yml",
+            "trainer.json",
+        }
+        assert {p.name for p in (run / "best_model").iterdir()} == {"model.pdparams", "config.yml"}
+        assert not list(run.glob(".*"))
+
+    def test_log_lines(self, run: Path) -> None:
+        text = (run / "train.log").read_text(encoding="utf-8")
+        pattern = (
+            r"\[TRAIN\] epoch: 1, iter: 2/6, loss: \d+\.\d{4}, lr: \d\.\d{6}, batch_cost: \d+\.\d{4}, "
+            r"reader_cost: \d+\.\d{4}, ips: \d+\.\d samples/sec \| ETA \d\d:\d\d:\d\d"
+        )
+        assert re.search(pattern, text)
+        assert re.search(r"\[EVAL\] #Images: 4 mIoU: \d\.\d{4} Acc: \d\.\d{4} Kappa: -?\d\.\d{4} Dice: \d\.\d{4}", text)
+        assert "| square |" in text.replace("  ", " ")
+
+    def test_metrics_jsonl(self, run: Path) -> None:
+        rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+        assert [(row["kind"], row["iter"]) for row in rows] == [(k, i) for i in (2, 4, 6) for k in ("train", "eval")]
+        assert {"loss", "lr", "batch_cost", "reader_cost", "ips", "epoch"} <= set(rows[0])
+        assert {"mIoU", "Acc", "Kappa", "mDice", "class_iou"} <= set(rows[1])
+        assert rows[4]["epoch"] == 1
+
+    def test_learning_rates_are_those_of_the_iteration(self, run: Path) -> None:
+        rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+        # iteration 2 is the second of two warm-up steps; then the polynomial over the 4 that remain
+        expected = {2: 0.05 / 2, 4: 0.05 * (1 - 1 / 4) ** 0.9, 6: 0.05 * (1 - 3 / 4) ** 0.9}
+        for row in rows:
+            if row["kind"] == "train":
+                assert row["lr"] == pytest.approx(expected[row["iter"]], rel=1e-6)
+
+    def test_dashboard(self, run: Path) -> None:
+        from visualdl import LogReader
+
+        reader = LogReader(file_path=str(run / "vdlrecords.segkit.log"))
+        tags = {tag.replace("%", "/") for tag in reader.tags()}
+        for tag in ("Train/loss", "Train/lr", "Train/batch_cost", "Train/reader_cost", "Evaluate/mIoU", "Evaluate/Acc",
+                    "Evaluate/IoU_square"):  # fmt: skip
+            assert any(tag in found for found in tags), tag
+        assert any("sample_0" in found for found in tags)
+        assert [record.id for record in reader.get_data("scalar", "Train/loss")] == [2, 4, 6]
+
+    def test_the_best_model_is_that_of_the_best_evaluation(self, run: Path) -> None:
+        rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+        scores = {row["iter"]: row["mIoU"] for row in rows if row["kind"] == "eval"}
+        progress = json.loads((run / "iter_6" / "trainer.json").read_text(encoding="utf-8"))
+        assert progress["best_score"] == max(scores.values())
+        assert progress["best_iteration"] == max(scores, key=scores.get)
+        folder = run / f"iter_{progress['best_iteration']}"
+        if folder.exists():
+            same_weights(run / "best_model", folder)
+
+    def test_the_config_in_the_folder_is_resolved(self, run: Path) -> None:
+        assert Config(run / "best_model" / "config.yml").data["optimizer"]["type"] == "Momentum"
+
+
+def test_training_learns(data: Path, tmp_path: Path, lines) -> None:
+    cfg = Config(tiny_config(data, tmp_path / "c.yml", iters=60, batch_size=4, optimizer={"type": "Adam"}))
+    train(cfg, options(tmp_path / "out", do_eval=True, save_interval=60, learning_rate=0.01))
+    rows = [json.loads(line) for line in (tmp_path / "out" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert rows[-1]["mIoU"] > 0.85
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_resumed_run_ends_with_the_same_weights(config: Path, tmp_path: Path, workers: int) -> None:
+    cfg = Config(config, ["model.type=BiSeNetV2"] if workers else ["optimizer.type=Adam"])
+    if workers:  # dropout in the auxiliary heads; five outputs
+        cfg = cfg.update({"loss.coef": [1, 1, 1, 1, 1], "iters": 4})
+    common = {"num_workers": workers, "use_ema": True, "accumulate_steps": 2, "do_eval": True, "save_interval": 2}
+    train(cfg, options(tmp_path / "whole", **common))
+    stop = {"iters": 2}
+    half = cfg.update({"lr_scheduler.decay_steps": cfg.iters - 2})  # the schedule of the whole run
+    train(half.update(stop), options(tmp_path / "parts", **common))
+    train(half, options(tmp_path / "parts", **common, resume_model="auto"))
+    last = f"iter_{cfg.iters}"
+    same_weights(tmp_path / "whole" / last, tmp_path / "parts" / last)
+    for name in ("model.pdopt", "ema_model.pdparams"):
+        a, b = (checkpoint.load_objects(tmp_path / part / last / name) for part in ("whole", "parts"))
+        assert list(a) == list(b)
+        for key in a:
+            np.testing.assert_array_equal(a[key], b[key], err_msg=key)
+    rows = [
+        [json.loads(line) for line in (tmp_path / part / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+        for part in ("whole", "parts")
+    ]
+    values = [[(r["iter"], r.get("loss"), r.get("lr"), r.get("mIoU")) for r in part] for part in rows]
+    assert values[0] == values[1]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_stopped_run_resumes_to_the_same_weights(data: Path, tmp_path: Path, number: int) -> None:
+    path = tiny_config(data, tmp_path / "c.yml", iters=400)
+    command = [sys.executable, str(ROOT / "tools" / "train.py"), "--config", str(path), "--num_workers", "1",
+               "--device", "cpu", "--save_interval", "1000", "--log_iters", "5"]  # fmt: skip
+
+    def start(folder: str, *more: str) -> subprocess.Popen:
+        return subprocess.Popen(
+            [*command, "--save_dir", str(tmp_path / folder), *more], stderr=subprocess.PIPE, text=True, cwd=tmp_path
+        )
+
+    stopped = start("parts")
+    log = tmp_path / "parts" / "train.log"
+    for _ in range(600):
+        if log.exists() and "iter: 20/" in log.read_text(encoding="utf-8"):
+            break
+        time.sleep(0.05)
+    stopped.send_signal(number)
+    said = stopped.communicate(timeout=60)[1]
+    assert stopped.returncode == 128 + number, said
+    assert "Traceback" not in said
+    found = re.search(r"stopped at iteration (\d+)\. To go on, run the same command with --resume_model (\S+)", said)
+    assert found, said
+    assert (tmp_path / "parts" / f"iter_{found[1]}" / "model.pdparams").exists()
+    resumed = start("parts", "--resume_model", "auto")
+    whole = start("whole")
+    for process in (resumed, whole):
+        assert process.communicate(timeout=120) and process.returncode == 0
+    same_weights(tmp_path / "whole" / "iter_400", tmp_path / "parts" / "iter_400")
+
+
+class TestResumeMistakes:
+    def test_not_a_checkpoint(self, config: Path, tmp_path: Path) -> None:
+        (tmp_path / "empty").mkdir()
+        with pytest.raises(
+            InputError, match=r"no checkpoint to go on from: it has neither iter_N folders nor model\.pdparams"
+        ):
+            train(Config(config), options(tmp_path / "out", resume_model=str(tmp_path / "empty")))
+
+    def test_no_such_folder(self, config: Path, tmp_path: Path) -> None:
+        with pytest.raises(InputError, match=r"--resume_model nowhere: there is no such folder"):
+            train(Config(config), options(tmp_path / "out", resume_model="nowhere"))
+
+    def test_nothing_left_to_train_and_another_optimizer(self, config: Path, tmp_path: Path) -> None:
+        cfg = Config(config).update({"iters": 2})
+        train(cfg, options(tmp_path / "out"))
+        with pytest.raises(InputError, match=r"finished: it stands at iteration 2 of 2\. Raise --iters"):
+            train(cfg, options(tmp_path / "out", resume_model=str(tmp_path / "out")))
+        other = cfg.update({"iters": 4, "optimizer.type": "Adam"})
+        with pytest.raises(InputError, match=r"was trained with Momentum, the config says Adam"):
+            train(other, options(tmp_path / "out", resume_model="auto"))
+        with pytest.raises(InputError, match=r"has no ema_model\.pdparams: it was trained without --use_ema"):
+            train(cfg.update({"iters": 4}), options(tmp_path / "out", resume_model="auto", use_ema=True))
+
+    def test_auto_with_nothing_there_starts_anew(self, config: Path, tmp_path: Path, lines) -> None:
+        train(Config(config).update({"iters": 1}), options(tmp_path / "out", resume_model="auto"))
+        assert any("holds no checkpoint yet, training starts from the beginning" in line for line in lines)
+
+    def test_a_torn_folder_is_not_picked(self, config: Path, tmp_path: Path) -> None:
+        cfg = Config(config).update({"iters": 2})
+        train(cfg, options(tmp_path / "out"))
+        (tmp_path / "out" / "iter_2" / "trainer.json").rename(tmp_path / "kept.json")
+        assert [p.name for p in checkpoint.iterations(tmp_path / "out")] == ["iter_1"]
+        (tmp_path / "out" / "iter_1" / "trainer.json").write_text("{", encoding="utf-8")
+        with pytest.raises(InputError, match=r"trainer\.json: cannot be read .*Resume from another iter folder"):
+            train(cfg, options(tmp_path / "out", resume_model="auto"))
+
+
+def test_a_new_run_moves_the_old_one_aside(config: Path, tmp_path: Path, lines) -> None:
+    cfg = Config(config).update({"iters": 1})
+    train(cfg, options(tmp_path / "out"))
+    before = (tmp_path / "out" / "iter_1" / "model.pdparams").read_bytes()
+    train(cfg, options(tmp_path / "out", seed=7))
+    assert (tmp_path / "out" / "previous_1" / "iter_1" / "model.pdparams").read_bytes() == before
+    assert (tmp_path / "out" / "previous_1" / "train.log").exists()
+    assert (tmp_path / "out" / "iter_1" / "model.pdparams").read_bytes() != before
+    assert any("held an earlier run: moved to" in line for line in lines)
+
+
+def test_accumulated_batches_count_as_one_large_batch(data: Path, tmp_path: Path) -> None:
+    """Without BatchNorm, whose statistics are those of the small batch, two batches of 2 train as one of 4."""
+    changes = {"freeze": ["*batch_norm*"], "optimizer": {"type": "SGD"}, "iters": 3}
+    cfg = Config(tiny_config(data, tmp_path / "c.yml", **changes))
+    a = train(cfg.update({"batch_size": 4}), options(tmp_path / "a"))
+    b = train(cfg, options(tmp_path / "b", accumulate_steps=2))
+    for key, value in a.state_dict().items():
+        np.testing.assert_allclose(value.numpy(), b.state_dict()[key].numpy(), rtol=1e-4, atol=1e-6, err_msg=key)
+
+
+def test_early_stop_counts_evaluations_without_gain(config: Path, tmp_path: Path, lines) -> None:
+    cfg = Config(config).update({"iters": 40, "lr_scheduler.learning_rate": 0.0, "freeze": ["*batch_norm*"]})
+    train(cfg, options(tmp_path / "out", do_eval=True, save_interval=1, early_stop_intervals=2))
+    assert [path.name for path in checkpoint.iterations(tmp_path / "out")][-1] == "iter_3"
+    assert any("early stop: 2 evaluations without a better mIoU" in line for line in lines)
+
+
+def test_average_of_weights() -> None:
+    model = paddle.nn.Linear(1, 1, bias_attr=False)
+    model.weight.set_value(np.array([[1.0]], np.float32))
+    average = WeightAverage(model, decay=0.9)
+    expected = 1.0
+    for number in range(3):
+        model.weight.set_value(np.array([[2.0 + number]], np.float32))
+        average.update(model)
+        decay = min(0.9, (1 + number) / (10 + number))
+        expected = decay * expected + (1 - decay) * (2.0 + number)
+    assert average.weights()["weight"].item() == pytest.approx(expected)
+    with average.applied_to(model):
+        assert model.weight.item() == pytest.approx(expected)
+    assert model.weight.item() == 4.0
+
+
+class TestFreeze:
+    def test_frozen_parameters_stay(self, data: Path, tmp_path: Path) -> None:
+        cfg = Config(tiny_config(data, tmp_path / "c.yml", freeze=["encode"], iters=2))
+        train(cfg.update({"lr_scheduler.learning_rate": 0.0}), options(tmp_path / "a"))
+        train(cfg, options(tmp_path / "b"))
+        a, b = (load_state(tmp_path / part / "iter_2" / "model.pdparams") for part in "ab")
+        for key in a:
+            if key.startswith("encode"):
+                np.testing.assert_array_equal(a[key], b[key], err_msg=key)
+        assert not np.array_equal(
+            a["decode.up_sample_list.0.double_conv.0._conv.weight"],
+            b["decode.up_sample_list.0.double_conv.0._conv.weight"],
+        )
+
+    def test_a_pattern_that_matches_nothing(self) -> None:
+        with pytest.raises(
+            InputError, match=r"freeze: 'backbon\*' matches no parameter\. They start with weight, bias"
+        ):
+            freeze(paddle.nn.Linear(1, 1), ["backbon*"])
+
+
+class TestFlags:
+    def test_flags_win_over_the_config_zero_included(self, config: Path, tmp_path: Path) -> None:
+        train(Config(config), options(tmp_path / "out", iters=1, batch_size=1, learning_rate=0.0, seed=5))
+        saved = Config(tmp_path / "out" / "iter_1" / "config.yml")
+        assert (saved.iters, saved.batch_size, saved.seed) == (1, 1, 5)
+        assert saved.data["lr_scheduler"]["learning_rate"] == 0.0
+
+    @pytest.mark.parametrize(
+        "changes, message",
+        [
+            ({"log_iters": 0}, r"--log_iters: got 0, expected at least 1"),
+            ({"num_workers": -1}, r"--num_workers: got -1, expected at least 0"),
+            ({"save_interval": 0}, r"--save_interval: got 0, expected at least 1"),
+            ({"early_stop_intervals": 2}, r"--early_stop_intervals counts evaluations: add --do_eval"),
+            ({"teacher_config": "x.yml"}, r"--teacher_config and --teacher_model_path go together"),
+            ({"best_metric": "IoU/dog"}, r"--best_metric IoU/dog: expected mIoU.*ground, square"),
+            ({"best_metric": "accuracy"}, r"--best_metric accuracy: expected mIoU"),
+            ({"precision": "fp16"}, r"fp16 needs a GPU"),
+            ({"device": "gpu"}, r"--device"),
+            ({"iters": 0}, r"iters: got 0, expected at least 1"),
+        ],
+    )
+    def test_mistakes(self, config: Path, tmp_path: Path, changes: dict, message: str) -> None:
+        with pytest.raises(InputError, match=message):
+            train(Config(config), options(tmp_path / "out", **changes))
+
+    def test_the_best_by_one_class(self, config: Path, tmp_path: Path) -> None:
+        train(Config(config), options(tmp_path / "out", do_eval=True, save_interval=3, best_metric="IoU/square"))
+        rows = [
+            json.loads(line) for line in (tmp_path / "out" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+        ]
+        best = max(row["class_iou"][1] or 0 for row in rows if row["kind"] == "eval")
+        assert json.loads((tmp_path / "out" / "iter_6" / "trainer.json").read_text())["best_score"] == pytest.approx(
+            best
+        )
+
+    def test_a_schedule_without_a_base_rate(self, data: Path, tmp_path: Path) -> None:
+        node = {"type": "PiecewiseDecay", "boundaries": [2], "values": [0.1, 0.01]}
+        cfg = Config(tiny_config(data, tmp_path / "c.yml", lr_scheduler=node))
+        with pytest.raises(InputError, match=r"--learning_rate: PiecewiseDecay has no base learning rate"):
+            train(cfg, options(tmp_path / "out", learning_rate=0.5))
+
+
+class TestMistakes:
+    def test_a_loss_that_is_not_finite_names_iteration_files_and_rate(self, data: Path, tmp_path: Path) -> None:
+        cfg = Config(tiny_config(data, tmp_path / "c.yml", optimizer={"type": "SGD"}, iters=60)).update(
+            {"lr_scheduler.learning_rate": 3e38}
+        )
+        with pytest.raises(
+            InputError,
+            match=r"the loss is not finite at iteration \d+ \(learning rate \S+, files .*images.*\.png\)\. Lower the",
+        ):
+            train(cfg, options(tmp_path / "out"))
+
+    def test_outputs_and_losses_differ_in_number(self, config: Path, tmp_path: Path) -> None:
+        cfg = Config(config, ["model.type=BiSeNetV2"])
+        with pytest.raises(
+            InputError, match=r"the model gives 5 outputs in training, but there are 1 losses.*coef: \[1, 1, 1, 1, 1\]"
+        ):
+            train(cfg, options(tmp_path / "out"))
+
+    def test_a_read_only_folder(self, config: Path, tmp_path: Path) -> None:
+        (tmp_path / "file").write_text("", encoding="utf-8")
+        with pytest.raises(InputError, match=r"--save_dir .*file/out: cannot be written"):
+            train(Config(config), options(tmp_path / "file" / "out"))
+
+    def test_a_full_disk_leaves_the_last_checkpoint(self, config: Path, tmp_path: Path, monkeypatch) -> None:
+        cfg = Config(config)
+        train(cfg.update({"iters": 2}), options(tmp_path / "out", save_interval=2))
+
+        def full(*_: object) -> None:
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr(checkpoint, "_sync", full)
+        with pytest.raises(InputError, match=r"iter_4: cannot be written \(No space left on device\)\. Free space"):
+            train(cfg.update({"iters": 4}), options(tmp_path / "out", save_interval=2, resume_model="auto"))
+        assert [p.name for p in checkpoint.iterations(tmp_path / "out")] == ["iter_2"]
+        assert not list((tmp_path / "out").glob(".*.part"))
+
+    def test_pretrained_weights_of_another_model(self, config: Path, tmp_path: Path) -> None:
+        train(Config(config).update({"iters": 1}), options(tmp_path / "unet"))
+        weights = tmp_path / "unet" / "iter_1" / "model.pdparams"
+        cfg = Config(config, ["model.type=DoveNet", f"model.pretrained={weights}"])
+        with pytest.raises(InputError, match=r"model\.pretrained: .*model\.pdparams"):
+            train(cfg, options(tmp_path / "out"))
+
+    def test_a_teacher_without_a_distillation_loss(self, config: Path, tmp_path: Path) -> None:
+        with pytest.raises(InputError, match="--teacher_config needs a distill_loss in the config"):
+            train(
+                Config(config), options(tmp_path / "out", teacher_config=str(config), teacher_model_path="x.pdparams")
+            )
+
+
+def test_a_teacher_pulls_the_student(config: Path, data: Path, tmp_path: Path) -> None:
+    train(Config(config).update({"iters": 1}), options(tmp_path / "teacher"))
+    cfg = Config(
+        tiny_config(data, tmp_path / "s.yml", distill_loss={"types": [{"type": "KLLoss"}], "coef": [3]}, iters=2)
+    )
+    weights = str(tmp_path / "teacher" / "iter_1")
+    train(cfg, options(tmp_path / "out", log_iters=1, teacher_config=str(config), teacher_model_path=weights))
+    row = json.loads((tmp_path / "out" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()[0])
+    assert row["loss"] == pytest.approx(row["loss_CrossEntropyLoss"] + 3 * row["loss_distill_KLLoss"], rel=1e-5)
+
+
+def test_a_compiled_graph_trains_to_the_same_weights(config: Path, tmp_path: Path) -> None:
+    cfg = Config(config).update({"iters": 2})
+    a = train(cfg, options(tmp_path / "a"))
+    b = train(cfg, options(tmp_path / "b", to_static_training=True))
+    for key, value in a.state_dict().items():
+        np.testing.assert_allclose(value.numpy(), b.state_dict()[key].numpy(), rtol=1e-3, atol=1e-5, err_msg=key)
+
+
+def test_one_sigmoid_channel(data: Path, tmp_path: Path) -> None:
+    changes = {"model": {"type": "UNet", "base_channels": 4, "num_classes": 1}, "optimizer": {"type": "Adam"},
+               "loss": {"types": [{"type": "DiceLoss"}], "coef": [1]}, "iters": 60, "batch_size": 4}  # fmt: skip
+    cfg = Config(tiny_config(data, tmp_path / "c.yml", **changes))
+    model = train(cfg, options(tmp_path / "out", do_eval=True, save_interval=60, learning_rate=0.01))
+    assert model(paddle.zeros([1, 3, 16, 16]))[0].shape == [1, 1, 16, 16]
+    rows = [json.loads(line) for line in (tmp_path / "out" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert rows[-1]["mIoU"] > 0.85
