@@ -57,12 +57,12 @@ def plumage(rng: Rng) -> Plumage:
         return Plumage(
             body, near(184, 164, 142), body * 1.03, near(168, 152, 136), near(116, 106, 98), collar=True, blush=0.3
         )
-    gray = near(142, 147, 158)
-    wing = near(172, 176, 182) if kind == "bars" else near(128, 132, 142)
+    gray = near(152, 159, 176)
+    wing = near(182, 188, 200) if kind == "bars" else near(138, 144, 158)
     pattern = "bars" if kind != "checker" else "checker"
     patches = between(rng, 0.3, 0.9) if kind == "pied" else 0.0
     return Plumage(
-        gray, wing, near(104, 110, 124), gray * 0.82, gray * 0.6, pattern, between(rng, 0.6, 1.0), patches=patches
+        gray, wing, near(108, 116, 136), gray * 0.84, gray * 0.64, pattern, between(rng, 0.6, 1.0), patches=patches
     )
 
 
@@ -235,7 +235,7 @@ class _Painter:
     def _spread_wing(self, feathers: Plumage) -> np.ndarray:
         rgb = self._tone(feathers.wing, 0.06)
         far_out = smoothstep(np.abs(self.v), 0.35, 0.8)
-        blend(rgb, feathers.primaries, far_out * 0.85)
+        blend(rgb, feathers.primaries, far_out * 0.65)
         if feathers.pattern in ("bars", "checker"):
             blend(
                 rgb,
@@ -268,7 +268,7 @@ def roundness(alpha: np.ndarray, radius: float, light: float) -> np.ndarray:
     dx = cv2.Sobel(height, cv2.CV_32F, 1, 0, ksize=3) * (radius / 8)
     dy = cv2.Sobel(height, cv2.CV_32F, 0, 1, ksize=3) * (radius / 8)
     lit = (0.62 - 0.55 * light * dx - 0.75 * dy) / np.sqrt(1 + dx * dx + dy * dy) + 0.3
-    return np.clip(lit, 0.42, 1.18)
+    return np.clip(lit, 0.5, 1.18)
 
 
 def turned_down(points: np.ndarray, drop: float) -> np.ndarray:

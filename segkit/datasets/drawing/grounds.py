@@ -55,7 +55,7 @@ def grass(rng: Rng, height: int, width: int) -> np.ndarray:
 
 def pavement(rng: Rng, height: int, width: int) -> np.ndarray:
     """Slabs or asphalt, seen obliquely."""
-    base = jitter(rng, [(150, 147, 142), (118, 118, 120), (172, 164, 150), (134, 126, 118)][rng.integers(4)], 8)
+    base = jitter(rng, [(116, 112, 104), (96, 96, 98), (138, 126, 106), (112, 100, 90)][rng.integers(4)], 8)
     rgb = _flat(height, width, base)
     if rng.random() < 0.7:
         y, x = np.mgrid[:height, :width].astype(np.float32)
@@ -80,7 +80,7 @@ def gravel(rng: Rng, height: int, width: int) -> np.ndarray:
     count = int(height * width / size**2)
     seeds[rng.integers(0, height, count), rng.integers(0, width, count)] = 0
     distance, cell = cv2.distanceTransformWithLabels(seeds, cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL)
-    base = [(150, 143, 134), (172, 160, 140), (122, 118, 116), (160, 150, 150)][rng.integers(4)]
+    base = [(122, 114, 102), (136, 122, 98), (98, 94, 90), (126, 112, 106)][rng.integers(4)]
     tones = np.asarray(base, np.float32) * (1 + rng.normal(0, 0.15, (cell.max() + 1, 1)))
     tones = (tones + rng.normal(0, 5, tones.shape)).astype(np.float32)
     rgb = tones[cell]
@@ -147,7 +147,7 @@ def water(rng: Rng, height: int, width: int) -> np.ndarray:
 
 def roof(rng: Rng, height: int, width: int) -> np.ndarray:
     """Rows of round-ended tiles."""
-    base = [(148, 82, 62), (112, 108, 112), (166, 116, 86), (94, 88, 84)][rng.integers(4)]
+    base = [(140, 76, 56), (96, 92, 96), (150, 102, 72), (86, 78, 74)][rng.integers(4)]
     wide = between(rng, 26, 52)
     high = wide * between(rng, 0.6, 0.9)
     y, x = np.mgrid[:height, :width].astype(np.float32)
@@ -177,7 +177,7 @@ def foliage(rng: Rng, height: int, width: int) -> np.ndarray:
 
 def plaster(rng: Rng, height: int, width: int) -> np.ndarray:
     """A rendered wall with stains."""
-    base = [(206, 200, 188), (188, 176, 160), (164, 166, 170), (212, 196, 168), (140, 146, 150)][rng.integers(5)]
+    base = [(178, 166, 142), (160, 142, 118), (124, 130, 136), (186, 158, 116), (110, 118, 112)][rng.integers(5)]
     rgb = _flat(height, width, jitter(rng, base, 8))
     _mottle(rgb, fbm(rng, height, width, 120, 4), 0.06)
     blend(rgb, jitter(rng, (110, 104, 92), 8), smoothstep(fbm(rng, height, width, 60, 4, 0.3), 1.0, 2.6) * 0.6)
@@ -187,7 +187,7 @@ def plaster(rng: Rng, height: int, width: int) -> np.ndarray:
 
 def planks(rng: Rng, height: int, width: int) -> np.ndarray:
     """Weathered boards."""
-    base = [(142, 122, 100), (122, 116, 110), (108, 84, 64), (168, 150, 126)][rng.integers(4)]
+    base = [(128, 104, 78), (104, 96, 88), (96, 72, 52), (146, 122, 92)][rng.integers(4)]
     wide = between(rng, 34, 80)
     x = np.arange(width, dtype=np.float32)[None, :].repeat(height, axis=0)
     tones = rng.normal(0, 0.09, 64).astype(np.float32)
@@ -197,6 +197,11 @@ def planks(rng: Rng, height: int, width: int) -> np.ndarray:
     gap = np.minimum(x % wide, wide - x % wide)
     rgb *= (0.35 + 0.65 * smoothstep(gap, 0.5, 2.5))[..., None]
     return rgb if rng.random() < 0.5 else np.ascontiguousarray(cv2.resize(rgb.transpose(1, 0, 2), (width, height)))
+
+
+def soften(rng: Rng, rgb: np.ndarray) -> np.ndarray:
+    """The same a little out of focus: the lens looks at the birds."""
+    return cv2.GaussianBlur(rgb, (0, 0), between(rng, 0.7, 1.8))
 
 
 def bokeh(rng: Rng, rgb: np.ndarray) -> np.ndarray:

@@ -18,7 +18,7 @@ SIZES = ((640, 480), (600, 450), (640, 427), (500, 375), (700, 467), (480, 640),
 FLOORS = (grounds.pavement, grounds.gravel, grounds.grass, grounds.litter, grounds.planks, grounds.roof)
 WALLS = (grounds.foliage, grounds.brick, grounds.plaster, grounds.planks, grounds.water)
 MOST_TRIES = 8
-LEAST_SHARE = 0.03  # of the picture that must be dove
+LEAST_SHARE = 0.05  # of the picture that must be dove
 
 
 @dataclass
@@ -63,7 +63,7 @@ def _compose(rng: Rng) -> Canvas:
         between(rng, 0.4, 0.62) if sunny else 0.0,
         between(rng, 0.01, 0.03),
     )
-    if sunny and scene.kind in ("floor", "horizon") and rng.random() < 0.35:
+    if sunny and scene.kind in ("floor", "horizon") and rng.random() < 0.25:
         props.dapple(rng, scene.canvas)
     for draw in sorted(_things(rng, scene, light), key=lambda thing: thing[0]):
         draw[1]()
@@ -75,13 +75,13 @@ def _scene(rng: Rng, height: int, width: int) -> Scene:
     kind = str(rng.choice(["floor", "horizon", "perch", "air"], p=[0.4, 0.24, 0.18, 0.18]))
     pick = lambda choices: choices[rng.integers(len(choices))](rng, height, width)  # noqa: E731
     if kind == "floor":
-        return Scene(Canvas(pick(FLOORS)), kind, 0.3 * height)
+        return Scene(Canvas(grounds.soften(rng, pick(FLOORS))), kind, 0.3 * height)
     if kind == "horizon":
         rgb = grounds.sky(rng, height, width) if rng.random() < 0.25 else grounds.bokeh(rng, pick(WALLS))
         top = between(rng, 0.25, 0.55) * height
         y = np.arange(height, dtype=np.float32)[:, None] - top
         waves = 4 * fbm(rng, 1, width, 60, 3) if rng.random() < 0.5 else np.zeros((1, width), np.float32)
-        blend(rgb, pick(FLOORS[:5]), smoothstep(y + waves, -1.5, 1.5))
+        blend(rgb, grounds.soften(rng, pick(FLOORS[:5])), smoothstep(y + waves, -1.5, 1.5))
         return Scene(Canvas(rgb), kind, top + 0.04 * height)
     if kind == "perch":
         far = grounds.sky(rng, height, width) if rng.random() < 0.4 else grounds.bokeh(rng, pick(WALLS))
@@ -119,11 +119,11 @@ def _perch(rng: Rng, canvas: Canvas) -> np.ndarray:
 def _things(rng: Rng, scene: Scene, light: Light) -> list[tuple[float, Callable[[], None]]]:
     """Birds and distractors with the y that orders them, far to near."""
     canvas = scene.canvas
-    doves = int(rng.choice([1, 2, 3, 4], p=[0.22, 0.3, 0.27, 0.21]))
-    crows = int(rng.random() < 0.3) + int(rng.random() < 0.1)
-    base = between(rng, *[(0.16, 0.23), (0.22, 0.33), (0.32, 0.5)][rng.integers(3)]) * min(canvas.height, canvas.width)
+    doves = int(rng.choice([1, 2, 3, 4], p=[0.16, 0.3, 0.3, 0.24]))
+    crows = int(rng.random() < 0.28)
+    base = between(rng, *[(0.22, 0.3), (0.3, 0.42), (0.4, 0.58)][rng.integers(3)]) * min(canvas.height, canvas.width)
     if doves == 1 or scene.kind == "air":
-        base = max(base, 0.22 * min(canvas.height, canvas.width))
+        base = max(base, 0.3 * min(canvas.height, canvas.width))
     things, last = [], None
     order = rng.permutation([True] * doves + [False] * crows)
     for is_dove in order:
@@ -133,10 +133,10 @@ def _things(rng: Rng, scene: Scene, light: Light) -> list[tuple[float, Callable[
         x = last = float(np.clip(x, 0.04 * canvas.width, 0.96 * canvas.width))
         things.append(_bird(rng, scene, light, (x, base), bool(is_dove)))
     if scene.kind in ("floor", "horizon"):
-        for _ in range(rng.integers(0, 7)):
+        for _ in range(rng.integers(0, 4)):
             make = props.DISTRACTORS[rng.integers(len(props.DISTRACTORS))]
             y = between(rng, scene.top, canvas.height)
-            size = base * between(rng, 0.1, 0.4) * (0.4 + y / canvas.height)
+            size = base * between(rng, 0.1, 0.32) * (0.4 + y / canvas.height)
             patch = make(rng, max(size, 4), light.side)
             things.append((y, _placer(canvas, patch, (between(rng, 0, canvas.width), y), False, light)))
     return things
@@ -184,7 +184,7 @@ def _placer(
 def _occlude(rng: Rng, scene: Scene) -> None:
     """What stands between the birds and the camera, in two pictures of five."""
     canvas = scene.canvas
-    if rng.random() > 0.45:
+    if rng.random() > 0.4:
         return
     if scene.kind in ("floor", "horizon"):
         choice = rng.integers(4)
@@ -204,11 +204,11 @@ def _camera(rng: Rng, rgb: np.ndarray) -> np.ndarray:
     """Exposure, colour cast, contrast, vignette, blur, noise and JPEG blocks; uint8 [h, w, 3]."""
     height, width = rgb.shape[:2]
     level = rgb.mean() / 255
-    gain = float(np.clip(between(rng, 0.34, 0.6) / level, 0.65, 1.35))
-    cast = np.float32([1 + rng.normal(0, 0.05), 1, 1 + rng.normal(0, 0.06)])
+    gain = float(np.clip(between(rng, 0.36, 0.52) / level, 0.75, 1.25))
+    cast = np.float32([1 + rng.normal(0, 0.03), 1, 1 + rng.normal(0, 0.04)])
     rgb = np.clip(rgb * gain * cast / 255, 0, 1.3)
     rgb = np.clip(rgb, 0, None) ** np.float32(between(rng, 0.85, 1.2))
-    rgb = (rgb - 0.45) * np.float32(between(rng, 0.8, 1.15)) + 0.45
+    rgb = (rgb - 0.45) * np.float32(between(rng, 0.88, 1.12)) + 0.45
     if rng.random() < 0.5:
         y, x = np.ogrid[:height, :width]
         radius = ((x / width - 0.5) ** 2 + (y / height - 0.5) ** 2).astype(np.float32)
