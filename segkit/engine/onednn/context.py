@@ -1,0 +1,188 @@
+"""`convolutions`: inside it, Paddle's two-dimensional convolutions on the CPU are computed by oneDNN."""
+
+from __future__ import annotations
+
+import functools
+import threading
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Callable, Iterator
+
+import paddle
+from paddle.nn.functional import conv as paddle_conv
+
+from segkit.engine.onednn import selfcheck
+from segkit.engine.onednn.functional import Fallback, convolve, fell_back
+from segkit.engine.onednn.library import Library, Unavailable, load
+from segkit.errors import InputError
+from segkit.log import logger
+
+
+@dataclass(frozen=True, eq=False)
+class _Mode:
+    """What one `with convolutions(...)` asks for; `library` None: Paddle's own kernels."""
+
+    library: Library | None = None
+    bf16: bool = False
+
+
+_modes: list[_Mode] = []  # the last one holds
+_lock = threading.RLock()
+_said: set[str] = set()
+_originals: dict[str, Any] = {}
+
+
+@contextmanager
+def convolutions(enabled: bool = True, precision: str = "fp32") -> Iterator[None]:
+    """Compute Conv2D, Conv2DTranspose and their functional forms by oneDNN while this context is open.
+
+    For the CPU; nothing happens on a GPU. `precision` bf16 multiplies in bf16 and adds up in float32. One log line
+    says what is used, or why Paddle's own kernels stay. The innermost of nested contexts holds, in all threads.
+    Graphs made by `to_static` and `jit.save` are never touched.
+
+    Raises `InputError` where bf16 is asked for and cannot be had.
+    """
+    if not paddle.get_device().startswith("cpu"):
+        yield
+        return
+    with _opened(_mode(enabled, precision == "bf16")):
+        yield
+
+
+def _mode(enabled: bool, bf16: bool) -> _Mode:
+    if not enabled:
+        if bf16:
+            raise InputError(
+                "--precision bf16: on the CPU only oneDNN's convolutions compute in bf16 (got --no_onednn). "
+                "Drop one of the two flags."
+            )
+        _say("convolutions: Paddle's own kernels, as asked")
+        return _Mode()
+    try:
+        library = load()
+        if bf16 and not library.has_bf16:
+            raise InputError(
+                f"--precision bf16: this CPU has no bf16 (got instruction set {library.isa:#x}, expected AMX or "
+                "AVX512-BF16). Drop --precision bf16."
+            )
+        _check(bf16)
+    except Unavailable as reason:
+        if bf16:
+            raise InputError(
+                f"--precision bf16: on the CPU it needs oneDNN, which cannot be used here: {reason}. "
+                "Drop --precision bf16."
+            ) from reason
+        _say(f"convolutions: Paddle's own kernels, because oneDNN cannot be used here: {reason}")
+        return _Mode()
+    _say(f"convolutions: oneDNN {library.version}, {'bf16' if bf16 else 'float32'}, {library.threads} threads")
+    return _Mode(library, bf16)
+
+
+@functools.cache
+def _check(bf16: bool) -> None:
+    """`Unavailable` unless oneDNN agrees with Paddle and Paddle's functions really lead here."""
+    library = load()
+    with _opened(_Mode()):
+        selfcheck.agrees(library, bf16)
+    with _opened(_Mode(library, bf16)):
+        selfcheck.reached()
+
+
+def _say(line: str) -> None:
+    if line not in _said:
+        _said.add(line)
+        logger.info(line)
+
+
+@contextmanager
+def _opened(mode: _Mode) -> Iterator[None]:
+    """`mode` holds inside; the hooks are in Paddle as long as any context is open."""
+    with _lock:
+        if not _modes:
+            _originals.update(_conv_nd=paddle_conv._conv_nd, _C_ops=paddle_conv._C_ops)
+            paddle_conv._conv_nd = _layer_hook(paddle_conv._conv_nd)
+            paddle_conv._C_ops = _Operators(paddle_conv._C_ops)
+        _modes.append(mode)
+    try:
+        yield
+    finally:
+        with _lock:
+            _modes.remove(mode)
+            if not _modes:
+                for name, value in _originals.items():
+                    setattr(paddle_conv, name, value)
+                _originals.clear()
+
+
+def _try(transposed: bool, x: Any, weight: Any, bias: Any, arguments: dict[str, Any]) -> Any:
+    """The result, or None outside of the context, in a graph that is being recorded and on a GPU.
+
+    Raises `Fallback`.
+    """
+    modes = _modes[-1:]
+    if not modes or modes[0].library is None or not paddle.in_dynamic_mode() or not isinstance(x, paddle.Tensor):
+        return None
+    return convolve(modes[0].library, modes[0].bf16, transposed, x, weight, bias, arguments)
+
+
+def _layer_hook(original: Callable[..., Any]) -> Callable[..., Any]:
+    """Stands in for `_conv_nd`, through which nn.Conv2D goes: here the bias is at hand."""
+
+    @functools.wraps(original)
+    def _conv_nd(x: Any, weight: Any, bias: Any = None, *args: Any, **kwargs: Any) -> Any:
+        if kwargs.get("op_type") in ("conv2d", "depthwise_conv2d") and not args:
+            arguments = {
+                "stride": kwargs.get("stride", 1),
+                "padding": kwargs.get("padding", 0),
+                "algorithm": kwargs.get("padding_algorithm"),
+                "dilation": kwargs.get("dilation", 1),
+                "groups": kwargs.get("groups", 1),
+                "data_format": kwargs.get("data_format", "NCHW"),
+            }
+            try:
+                result = _try(False, x, weight, bias, arguments)
+                if result is not None:
+                    return result
+            except Fallback:  # the original comes by `_Operators`, which counts it
+                pass
+        return original(x, weight, bias, *args, **kwargs)
+
+    return _conv_nd
+
+
+class _Operators:
+    """Stands in for paddle._C_ops inside paddle.nn.functional.conv: every functional convolution ends there."""
+
+    def __init__(self, original: Any):
+        self._original = original
+        for name, transposed in (
+            ("conv2d", False),
+            ("depthwise_conv2d", False),
+            ("conv2d_transpose", True),
+            ("depthwise_conv2d_transpose", True),
+        ):
+            if hasattr(original, name):
+                setattr(self, name, _operator_hook(getattr(original, name), transposed, name.startswith("depthwise")))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._original, name)
+
+
+def _operator_hook(original: Callable[..., Any], transposed: bool, depthwise: bool) -> Callable[..., Any]:
+    names = ["stride", "padding", "algorithm", "dilation", "groups", "data_format"]
+    if transposed:
+        names = ["stride", "padding", "output_padding", "output_size", "algorithm", "groups", "dilation", "data_format"]
+    elif depthwise:
+        names = ["stride", "padding", "algorithm", "groups", "dilation", "data_format"]
+
+    def operator(x: Any, weight: Any, *args: Any) -> Any:
+        if len(args) == len(names):
+            try:
+                result = _try(transposed, x, weight, None, dict(zip(names, args)))
+                if result is not None:
+                    return result
+            except Fallback as reason:
+                fell_back(str(reason), x, weight)
+        return original(x, weight, *args)
+
+    return operator

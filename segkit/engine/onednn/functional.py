@@ -1,0 +1,186 @@
+"""Convolutions of Paddle tensors through oneDNN, with gradients; what cannot go that way is counted and said once."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any, Sequence
+
+import paddle
+from paddle.autograd import PyLayer
+
+from segkit.engine.onednn.convolution import Convolution, Geometry
+from segkit.engine.onednn.library import Library, OneDNNError
+from segkit.engine.onednn.primitives import Cache
+from segkit.log import logger
+
+CACHE_LIMIT = 512  # convolutions of different shapes kept ready; U-Net has 19, BiSeNetV2 about 60
+ONEDNN = "oneDNN"
+
+counts: Counter[str] = Counter()  # ONEDNN, and every reason for which Paddle's kernel was used
+_cache = Cache(CACHE_LIMIT)
+_refused: dict[Geometry, str] = {}
+
+
+class Fallback(Exception):
+    """Paddle's kernel computes this one; the message is the reason."""
+
+
+class _Function(PyLayer):
+    """A convolution in Paddle's graph."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Any, weight: Any, bias: Any, convolution: Convolution) -> paddle.Tensor:
+        with convolution.library.session():
+            y, source = convolution.forward(x.data_ptr(), weight.data_ptr(), _address(bias))
+        ctx.convolution = convolution
+        ctx.wants = [t is not None and not t.stop_gradient for t in (x, weight, bias)]
+        ctx.inputs = 2 if bias is None else 3
+        saved, versions = [], []
+        if ctx.wants[0]:
+            saved.append(weight)
+            versions.append(weight.inplace_version)
+        if ctx.wants[1] or ctx.wants[2]:
+            saved.append(x if source is None else source)
+            versions.append(saved[-1].inplace_version)
+        ctx.versions = versions
+        ctx.save_for_backward(*saved)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Any) -> tuple[Any, ...]:
+        saved = list(ctx.saved_tensor())
+        for tensor, version in zip(saved, ctx.versions):
+            if tensor.inplace_version != version:
+                raise RuntimeError(
+                    f"a tensor of shape {tensor.shape} that the gradient of a convolution needs was changed in place "
+                    f"after the forward pass (its version is {tensor.inplace_version}, expected {version})"
+                )
+        weight = saved.pop(0) if ctx.wants[0] else None
+        source = saved.pop(0) if saved else None
+        gradient = gradient if gradient.is_contiguous() else gradient.contiguous()
+        with ctx.convolution.library.session():
+            results = ctx.convolution.backward(gradient.data_ptr(), _address(source), _address(weight))
+        return tuple(g if wanted else None for g, wanted in zip(results, ctx.wants))[: ctx.inputs]
+
+
+def convolve(
+    library: Library, bf16: bool, transposed: bool, x: Any, weight: Any, bias: Any, arguments: dict[str, Any]
+) -> paddle.Tensor:
+    """The convolution of NCHW float32 tensors. `arguments` are Paddle's own, padding already put as numbers.
+
+    Raises `Fallback` where it is not for oneDNN.
+    """
+    _check_tensors(x, weight, bias, arguments["data_format"])
+    geometry = _geometry(x, weight, bias is not None, transposed, bf16, arguments)
+    if geometry in _refused:
+        raise Fallback(_refused[geometry])
+    try:
+        with library.session():
+            convolution = _cache.get(geometry, lambda: Convolution(library, geometry))
+    except OneDNNError as error:
+        _refused[geometry] = str(error)
+        raise Fallback(str(error)) from error
+    tensors = [t if t is None or t.is_contiguous() else t.contiguous() for t in (x, weight, bias)]
+    counts[ONEDNN] += 1
+    if paddle.is_grad_enabled() and not all(t is None or t.stop_gradient for t in tensors):
+        return _Function.apply(*tensors, convolution)
+    with library.session():
+        return convolution.forward(*(_address(t) for t in tensors))[0]
+
+
+def fell_back(reason: str, x: Any, weight: Any) -> None:
+    """Count a convolution that Paddle's kernel computes, and say so the first time for each reason."""
+    counts[reason] += 1
+    if counts[reason] == 1:
+        logger.info(
+            "convolutions: Paddle's kernel for input %s, weights %s: %s (later ones are only counted)",
+            list(x.shape),
+            list(weight.shape),
+            reason,
+        )
+
+
+def _check_tensors(x: Any, weight: Any, bias: Any, data_format: str) -> None:
+    if data_format not in ("NCHW", "AnyLayout"):
+        raise Fallback(f"data format {data_format}")
+    for tensor in (x, weight, bias):
+        if tensor is None:
+            continue
+        if tensor.dtype != paddle.float32:
+            raise Fallback(f"data type {str(tensor.dtype).rpartition('.')[2]}")
+        if not tensor.place.is_cpu_place():
+            raise Fallback(f"tensor on {tensor.place}")
+        if tensor.is_dist():
+            raise Fallback("tensor divided among devices")
+    if x.ndim != 4 or weight.ndim != 4:
+        raise Fallback(f"{x.ndim} dimensions")
+    if 0 in x.shape or 0 in weight.shape:
+        raise Fallback("empty tensor")
+
+
+def _geometry(x: Any, weight: Any, bias: bool, transposed: bool, bf16: bool, arguments: dict[str, Any]) -> Geometry:
+    stride, dilation = _pair(arguments["stride"]), _pair(arguments["dilation"])
+    size, kernel = tuple(x.shape[2:]), tuple(weight.shape[2:])
+    before, after = _padding(arguments["padding"])
+    if arguments["algorithm"] == "VALID":
+        before = after = (0, 0)
+    elif arguments["algorithm"] == "SAME":
+        # Paddle's own rule: sized by the undilated kernel, and the dilation then dropped
+        # (UpdatePaddingAndDilation in phi/kernels/cpu/conv_util.h).
+        total = [max((-(-n // s) - 1) * s + k - n, 0) for n, s, k in zip(size, stride, kernel)]
+        before = (total[0] // 2, total[1] // 2)
+        after = (total[0] - before[0], total[1] - before[1])
+        dilation = (1, 1)
+    groups = int(arguments["groups"])
+    extent = [d * (k - 1) + 1 for d, k in zip(dilation, kernel)]
+    if transposed:
+        least = [(n - 1) * s - b - a + e for n, s, b, a, e in zip(size, stride, before, after, extent)]
+        out = _transposed_size(least, stride, arguments)
+        after = (after[0] - out[0] + least[0], after[1] - out[1] + least[1])
+        channels = weight.shape[1] * groups
+        fits = x.shape[1] == weight.shape[0]
+    else:
+        out = [(n + b + a - e) // s + 1 for n, s, b, a, e in zip(size, stride, before, after, extent)]
+        channels = weight.shape[0]
+        fits = x.shape[1] == weight.shape[1] * groups
+    if not fits or min(out) < 1 or x.shape[1] % groups or channels % groups:
+        raise Fallback("shapes that do not fit")  # Paddle says what is wrong with them
+    shapes = (tuple(x.shape), tuple(weight.shape), (x.shape[0], channels, *out))
+    return Geometry(*shapes, stride, dilation, before, after, groups, bias, transposed, bf16)
+
+
+def _transposed_size(least: Sequence[int], stride: tuple[int, int], arguments: dict[str, Any]) -> list[int]:
+    """Height and width of a transposed convolution's output."""
+    wanted, extra = arguments["output_size"], arguments["output_padding"]
+    if isinstance(wanted, paddle.Tensor) or any(isinstance(n, paddle.Tensor) for n in _sequence(wanted)):
+        raise Fallback("output_size as a tensor")
+    if _sequence(wanted):
+        out = list(_pair(wanted))
+    else:
+        out = [n + e for n, e in zip(least, _pair(extra) if _sequence(extra) else (0, 0))]
+    if any(not n <= o < n + s for n, o, s in zip(least, out, stride)):
+        raise Fallback("output size outside the stride")
+    return out
+
+
+def _padding(padding: Any) -> tuple[tuple[int, int], tuple[int, int]]:
+    """(top, left), (bottom, right) of Paddle's number, pair or top-bottom-left-right."""
+    if len(_sequence(padding)) == 4:
+        top, bottom, left, right = (int(p) for p in padding)
+        return (top, left), (bottom, right)
+    return _pair(padding), _pair(padding)
+
+
+def _sequence(value: Any) -> Sequence[Any]:
+    return value if isinstance(value, (list, tuple)) else (value,)
+
+
+def _pair(value: Any) -> tuple[int, int]:
+    numbers = [int(v) for v in _sequence(value)]
+    if len(numbers) not in (1, 2):
+        raise Fallback(f"{len(numbers)} numbers for two dimensions")
+    return numbers[0], numbers[-1]
+
+
+def _address(tensor: Any) -> int | None:
+    return None if tensor is None else tensor.data_ptr()

@@ -1,0 +1,71 @@
+"""Whether oneDNN gives Paddle's numbers here, tried on two small convolutions before it is used."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import paddle
+import paddle.nn.functional as F
+
+from segkit.engine.onednn.functional import ONEDNN, Fallback, convolve, counts
+from segkit.engine.onednn.library import Library, OneDNNError, Unavailable
+
+ARGUMENTS = {"stride": [2, 1], "padding": [1, 1], "algorithm": "EXPLICIT", "dilation": [1, 1], "groups": 2}
+TOLERANCE = {False: 1e-4, True: 0.05}  # by bf16; of the largest value
+
+
+def agrees(library: Library, bf16: bool) -> None:
+    """`Unavailable` where outputs or gradients differ from Paddle's."""
+    before = counts[ONEDNN]
+    for transposed in (False, True):
+        numbers = np.random.default_rng(0)
+        tensors = [numbers.standard_normal(s).astype("float32") for s in ((2, 8, 9, 7), (8, 4, 3, 3), (8,))]
+        weigh = paddle.to_tensor(numbers.standard_normal((2, 8, 17 if transposed else 5, 7)).astype("float32"))
+        try:
+            ours, theirs = (
+                _outputs(f, tensors, weigh) for f in (_onednn(library, bf16, transposed), _plain(transposed))
+            )
+        except (OneDNNError, Fallback) as error:
+            raise Unavailable(f"a small convolution failed ({error})") from error
+        for name, a, b in zip(("output", "input's gradient", "weights' gradient", "bias's gradient"), ours, theirs):
+            difference = float(np.abs(a - b).max() / np.abs(b).max())
+            if not difference <= TOLERANCE[bf16]:
+                raise Unavailable(f"the {name} of a small convolution differs from Paddle's by {difference:.1e}")
+    counts[ONEDNN] = before
+
+
+def reached() -> None:
+    """`Unavailable` unless Paddle's convolutions go through the hooks (its internals may change)."""
+    before = counts[ONEDNN]
+    x, weight = paddle.ones([1, 2, 4, 4]), paddle.ones([2, 2, 3, 3])
+    with paddle.no_grad():
+        F.conv2d(x, weight)
+        F.conv2d(x, weight[:, :1], groups=2)
+        F.conv2d_transpose(x, weight)
+        F.conv._conv_nd(
+            x, weight, bias=None, stride=[1, 1], padding=[0, 0], padding_algorithm="EXPLICIT", dilation=[1, 1],
+            groups=1, data_format="NCHW", channel_dim=1, op_type="conv2d", use_cudnn=False,
+        )  # fmt: skip
+    found, counts[ONEDNN] = counts[ONEDNN] - before, before
+    if found != 4:
+        raise Unavailable(f"Paddle {paddle.__version__} calls its convolutions in another way ({found} of 4 reached)")
+
+
+def _onednn(library: Library, bf16: bool, transposed: bool) -> Any:
+    extra = {"data_format": "NCHW", "output_padding": [], "output_size": []}
+    return lambda x, w, b: convolve(library, bf16, transposed, x, w, b, {**ARGUMENTS, **extra})
+
+
+def _plain(transposed: bool) -> Any:
+    function = F.conv2d_transpose if transposed else F.conv2d
+    options = {name: ARGUMENTS[name] for name in ("stride", "padding", "dilation", "groups")}
+    return lambda x, w, b: function(x, w, b, **options)
+
+
+def _outputs(function: Any, arrays: list[np.ndarray], weigh: paddle.Tensor) -> list[np.ndarray]:
+    with paddle.enable_grad():
+        tensors = [paddle.to_tensor(a, stop_gradient=False) for a in arrays]
+        y = function(*tensors)
+        (y * weigh).sum().backward()
+    return [t.numpy() for t in (y, *(t.grad for t in tensors))]
