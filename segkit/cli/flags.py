@@ -97,7 +97,8 @@ def options_from(args: argparse.Namespace, options: type[T]) -> T:
 
 def add_config(parser: argparse.ArgumentParser, model_path: bool = True) -> None:
     """`--config`, `--model_path` and `--opts`."""
-    parser.add_argument("--config", "--cfg", help="YAML config; default: the config.yml beside --model_path")
+    otherwise = "; default: the config.yml beside --model_path" if model_path else ""
+    parser.add_argument("--config", "--cfg", help="YAML config" + otherwise)
     if model_path:
         parser.add_argument(
             "--model_path", help="trained weights: a .pdparams file or a folder such as output/best_model"
