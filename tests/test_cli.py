@@ -1,0 +1,161 @@
+"""The command line: exit codes, messages, and both spellings of flags."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from segkit.cli import main as cli
+from segkit.options import TrainOptions
+from tests.tiny import make_data, tiny_config
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    return tiny_config(make_data(tmp_path / "data", train=4, val=2), tmp_path / "c.yml", iters=2)
+
+
+def test_train_through_the_command(config: Path, tmp_path: Path, capsys) -> None:
+    argv = ["train", "--config", str(config), "--save-dir", str(tmp_path / "out"), "--num-workers=0", "--device", "cpu",
+            "--do-eval", "--save_interval_iters", "1", "--opts", "optimizer.momentum=0.5", "--json"]  # fmt: skip
+    assert cli.main(argv) == 0
+    printed = capsys.readouterr()
+    assert json.loads(printed.out)["save_dir"] == str(tmp_path / "out")
+    assert "momentum: 0.5" in (tmp_path / "out" / "iter_1" / "config.yml").read_text(encoding="utf-8")
+
+
+def test_quiet_says_nothing(config: Path, tmp_path: Path, capsys) -> None:
+    argv = [
+        "train",
+        "--config",
+        str(config),
+        "--save_dir",
+        str(tmp_path / "out"),
+        "--num_workers",
+        "0",
+        "--device",
+        "cpu",
+    ]
+    assert cli.main([*argv, "--quiet"]) == 0
+    printed = capsys.readouterr()
+    assert printed.out == printed.err == ""
+    assert "[TRAIN]" in (tmp_path / "out" / "train.log").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    "argv, message",
+    [
+        (["trian"], r"unknown command 'trian'. Did you mean 'train'?"),
+        (["train"], "--config is missing. Give the YAML config"),
+        (["train", "--itres", "5"], "unknown argument '--itres'. Did you mean '--iters'?"),
+        (["train", "--iters", "many"], "argument --iters: invalid int value: 'many'"),
+        (["train", "--precision", "fp8"], "argument --precision: invalid choice: 'fp8'"),
+        (["train", "--do_eval", "maybe"], "got 'maybe', expected True or False"),
+        (["config", "nowhere.yml", "--check"], "nowhere.yml: this config file does not exist"),
+        (["val", "--model_path", "nowhere"], "nowhere"),
+    ],
+)
+def test_mistakes_end_with_2_and_one_message(argv: list[str], message: str, capsys) -> None:
+    assert cli.main(argv) == 2
+    printed = capsys.readouterr()
+    assert "Traceback" not in printed.err
+    assert message in printed.err
+
+
+def test_a_full_disk_is_no_bug(monkeypatch, capsys) -> None:
+    import segkit.cli.config as command
+
+    def full(_: object) -> None:
+        raise OSError(28, "No space left on device", "out/x")
+
+    monkeypatch.setattr(command, "run", full)
+    assert cli.main(["config", "x.yml"]) == 2
+    assert "out/x: cannot be written, the disk is full. Free space" in capsys.readouterr().err
+
+
+def test_a_bug_keeps_its_traceback(monkeypatch) -> None:
+    import segkit.cli.config as command
+
+    def bug(_: object) -> None:
+        raise ValueError("ours")
+
+    monkeypatch.setattr(command, "run", bug)
+    with pytest.raises(ValueError, match="ours"):
+        cli.main(["config", "x.yml"])
+
+
+def test_obsolete_flags_are_accepted_with_a_notice(config: Path, tmp_path: Path, capsys) -> None:
+    argv = ["train", "--config", str(config), "--save_dir", str(tmp_path / "o"), "--num_workers", "0", "--device", "cpu",
+            "--profiler_options", "batch_range=[1,2]", "--for_fd"]  # fmt: skip
+    assert cli.main(argv) == 0
+    said = capsys.readouterr().err
+    for flag in ("--profiler_options", "--for_fd"):
+        assert f"{flag} is an obsolete flag of PaddleSeg: accepted, without effect" in said
+
+
+@pytest.mark.parametrize("command", [[], *([name] for name in cli.COMMANDS)], ids=lambda c: c[0] if c else "segkit")
+def test_help(command: list[str], capsys) -> None:
+    try:
+        code = cli.main([*command, "--help"])
+    except SystemExit as end:
+        code = end.code
+    assert code == 0
+    text = capsys.readouterr().out
+    assert "usage: segkit" in text
+    if command == ["train"]:
+        for name in TrainOptions.__dataclass_fields__:
+            assert f"--{name} " in text or f"--{name}]" in text or f"--{name}\n" in text, name
+
+
+def test_version(capsys) -> None:
+    from segkit import __version__
+
+    for argv in (["--version"], ["train", "--version"]):
+        assert cli.main(argv) == 0
+        assert capsys.readouterr().out == f"segkit {__version__}\n"
+
+
+@pytest.mark.parametrize("tool", ["train", "val", "predict", "export"])
+def test_doors_run_from_another_folder(tool: str, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "tools" / f"{tool}.py"), "--version"], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == 0
+    assert done.stdout.startswith("segkit ")
+
+
+def test_config_prints_what_it_resolved(config: Path, capsys) -> None:
+    import yaml
+
+    assert cli.main(["config", str(config), "--opts", "iters=9"]) == 0
+    assert yaml.safe_load(capsys.readouterr().out)["iters"] == 9
+    assert cli.main(["config", str(config), "--check"]) == 0
+    assert "no problems found" in capsys.readouterr().out
+
+
+def test_info(capsys) -> None:
+    assert cli.main(["info"]) == 0
+    assert "paddlepaddle" in capsys.readouterr().out
+    assert cli.main(["info", "--config", str(ROOT / "configs" / "dovenet_dove.yml"), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["params"], found["trainable"]) == (2_058_690, 2_054_914)
+
+
+def test_a_missing_paddle_is_answered_with_both_lines(monkeypatch) -> None:
+    import importlib.util
+
+    from segkit import runtime
+    from segkit.errors import InputError
+
+    monkeypatch.delitem(sys.modules, "paddle")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(
+        InputError, match=r"pip install paddlepaddle\. On an NVIDIA GPU: pip install paddlepaddle-gpu -i https"
+    ):
+        runtime.require_paddle()

@@ -1,0 +1,95 @@
+"""Every shipped config is built as it is, and stepped once on tiny data of its layout."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from segkit import build
+from segkit.config import Config
+from segkit.engine.train import train
+from segkit.options import TrainOptions
+
+ROOT = Path(__file__).resolve().parents[1]
+SHIPPED = sorted(path for path in (ROOT / "configs").rglob("*.yml") if "_base_" not in path.parts)
+SIZES = {"target_size": [32, 32], "crop_size": [32, 32], "long_size": 32}
+RNG = np.random.default_rng(0)
+
+
+def photo(path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(RNG.integers(0, 255, (36, 48, 3), dtype=np.uint8)).save(path)
+
+
+def label(path: Path, top: int = 2) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(RNG.integers(0, top, (36, 48), dtype=np.uint8)).save(path)
+
+
+def doves(root: Path) -> None:
+    for index in range(8):
+        photo(root / f"{index:03d}" / "img.png")
+        label(root / f"{index:03d}" / "label.png")
+        (root / f"{index:03d}" / "label_names.txt").write_text("_background_\ndove\n", encoding="utf-8")
+
+
+def optic_disc(root: Path) -> None:
+    for part in ("train", "val"):
+        for index in range(2):
+            photo(root / f"{part}{index}.png")
+            label(root / f"{part}{index}_label.png")
+        lines = [f"{part}{index}.png {part}{index}_label.png" for index in range(2)]
+        (root / f"{part}_list.txt").write_text("\n".join(lines), encoding="utf-8")
+
+
+def cityscapes(root: Path) -> None:
+    for part in ("train", "val"):
+        for index in range(2):
+            name = f"town/town_00000{index}_000019"
+            photo(root / "leftImg8bit" / part / f"{name}_leftImg8bit.png")
+            label(root / "gtFine" / part / f"{name}_gtFine_labelIds.png", 34)
+
+
+def voc(root: Path) -> None:
+    for index in range(6):
+        photo(root / "JPEGImages" / f"{index}.jpg")
+        label(root / "SegmentationClassPNG" / f"{index}.png")
+
+
+LAYOUTS = {"DoveDataset": doves, "OpticDiscSeg": optic_disc, "Cityscapes": cityscapes, "VOC": voc}
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.name)
+def test_built_and_stepped_once(path: Path, tmp_path: Path) -> None:
+    cfg = Config(path)
+    LAYOUTS[cfg.data["train_dataset"]["type"]](tmp_path / "data")
+    changes: dict[str, object] = {"iters": 1, "batch_size": 2}
+    for part in ("train_dataset", "val_dataset"):
+        changes[f"{part}.dataset_root"] = str(tmp_path / "data")
+        for index, node in enumerate(cfg.data[part]["transforms"]):
+            changes.update({f"{part}.transforms.{index}.{key}": size for key, size in SIZES.items() if key in node})
+    if cfg.data["model"]["type"] == "UNet":
+        changes["model.base_channels"] = 4
+    small = cfg.update(changes)
+    model = train(small, TrainOptions(save_dir=str(tmp_path / "out"), do_eval=True, num_workers=0, device="cpu"))
+    assert (tmp_path / "out" / "best_model" / "model.pdparams").exists()
+    assert not model.training
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.name)
+def test_full_size_is_built(path: Path) -> None:
+    cfg = Config(path)
+    model = build.build_model(cfg)
+    info = build.data_info(cfg)
+    assert info.num_classes == len(info.class_names) == len(info.palette)
+    assert cfg.data["model"].get("num_classes", info.num_classes) in (1, info.num_classes)
+    assert sum(p.size for p in model.parameters()) > 100_000
+
+
+def test_quick_start_config_stands_as_it_was_taught() -> None:
+    text = (ROOT / "configs" / "quick_start" / "bisenet_optic_disc_512x512_1k.yml").read_text(encoding="utf-8")
+    for part in ("type: sgd", "value: 0.01", "type: poly", "coef: [1, 1, 1, 1, 1]", "pretrained: Null"):
+        assert part in text
