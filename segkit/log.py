@@ -18,6 +18,7 @@ class _TerminalHandler(logging.StreamHandler):
     """Writes above a live tqdm bar where one is shown."""
 
     def emit(self, record: logging.LogRecord) -> None:
+        self.stream = sys.stderr  # whatever it is now: notebooks and tests replace it
         tqdm = sys.modules.get("tqdm")
         if tqdm is None:
             super().emit(record)

@@ -39,7 +39,9 @@ def parity(shared):
 @pytest.fixture
 def toy():
     rng = np.random.default_rng(0)
-    return Conv(rng.standard_normal((4, 3, 5, 5)).astype("float32")), rng.standard_normal((2, 3, 40, 56)).astype("float32")
+    return Conv(rng.standard_normal((4, 3, 5, 5)).astype("float32")), rng.standard_normal((2, 3, 40, 56)).astype(
+        "float32"
+    )
 
 
 @pytest.mark.parametrize("name", ["slide_a", "slide_b", "slide_c", "slide_d"])

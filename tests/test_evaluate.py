@@ -153,10 +153,20 @@ def test_an_exported_folder(tiny, tmp_path):
 
 def test_two_ranks_give_the_metrics_of_one(tiny, tmp_path, root):
     door = root / "tools" / "val.py"
-    command = [sys.executable, "-m", "paddle.distributed.launch", "--nproc_per_node", "2", "--log_dir", tmp_path / "log"]
+    command = [
+        sys.executable,
+        "-m",
+        "paddle.distributed.launch",
+        "--nproc_per_node",
+        "2",
+        "--log_dir",
+        tmp_path / "log",
+    ]
     flags = ["--model_path", tiny, "--save_dir", tmp_path / "two", "--device", "cpu"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([*command, door, *flags], capture_output=True, text=True, timeout=120, env=environment, check=False)
+    done = subprocess.run(
+        [*command, door, *flags], capture_output=True, text=True, timeout=120, env=environment, check=False
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     assert run("val", "--model_path", tiny, "--save_dir", tmp_path / "one") == 0
     assert (tmp_path / "two" / "metrics.json").read_text() == (tmp_path / "one" / "metrics.json").read_text()

@@ -14,7 +14,7 @@ from segkit.deploy.outputs import draw_overlay, full_palette, write_array, write
 from segkit.deploy.pipeline import Photo, Segmenter, check_threshold, prefetched
 from segkit.dist import rank, world_size
 from segkit.engine.progress import progress
-from segkit.engine.video import OverlayWriter, frames
+from segkit.engine.video import OverlayWriter, UnreadableVideo, frames
 from segkit.errors import InputError, list_problems
 from segkit.log import logger
 from segkit.options import PredictOptions
@@ -37,15 +37,12 @@ def predict(model: Segmenter, options: PredictOptions) -> dict[str, Any]:
     failed = []
     with progress(len(mine), "predict") as bar:
         for item, photo in _loaded(model, mine, options.num_workers):
-            try:
-                if isinstance(photo, InputError):
-                    raise photo
-                if item.is_video:
-                    writer.write_video(item)
-                else:
-                    writer.write(item.name, photo)
-            except InputError as error:
-                failed.append(str(error))
+            if isinstance(photo, Photo):
+                writer.write(item.name, photo)
+            elif isinstance(photo, InputError):
+                failed.append(str(photo))
+            else:
+                failed += writer.write_video(item)
             bar.update()
     done = len(mine) - len(failed)
     logger.info("%d of %d inputs are segmented, results are in %s", done, len(mine), options.save_dir)
@@ -105,8 +102,15 @@ class _Writer:
             write_array(self.folder / PROBABILITIES / f"{name}.npy", found)
         return mask
 
-    def write_video(self, item: Item) -> None:
-        """Every frame's results, and the overlays as one video."""
+    def write_video(self, item: Item) -> list[str]:
+        """Every frame's results, and the overlays as one video. Returns what is wrong with the video, if anything."""
+        try:
+            self._write_frames(item)
+        except UnreadableVideo as error:
+            return [str(error)]
+        return []
+
+    def _write_frames(self, item: Item) -> None:
         with OverlayWriter(self.folder / OVERLAYS / f"{item.name}.mp4") as video:
             for number, frame, rate in frames(item.path, self.model.img_channels):
                 mask = self.write(f"{item.name}/frame_{number:06d}", self.model.prepare(frame), overlay=False)

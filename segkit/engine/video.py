@@ -13,6 +13,10 @@ from segkit._cv2 import cv2
 from segkit.errors import InputError
 
 
+class UnreadableVideo(InputError):
+    """A video that yields no frame."""
+
+
 def frames(path: str, channels: int) -> Iterator[tuple[int, np.ndarray, float]]:
     """(number from 1, uint8 [H, W, channels] RGB or gray, frames per second) of each frame."""
     if channels not in (1, 3):
@@ -32,7 +36,9 @@ def frames(path: str, channels: int) -> Iterator[tuple[int, np.ndarray, float]]:
     finally:
         capture.release()
     if number == 0:
-        raise InputError(f"{path}: this video has no frame that OpenCV can read. Convert it to H.264 in an .mp4 file.")
+        raise UnreadableVideo(
+            f"{path}: this video has no frame that OpenCV can read. Convert it to H.264 in an .mp4 file."
+        )
 
 
 class OverlayWriter:

@@ -1,0 +1,221 @@
+"""export: what is written, that it agrees with the model, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+
+import numpy as np
+import pytest
+import yaml
+
+from segkit import Config, io
+from segkit.deploy.spec import DeploySpec
+from segkit.engine import agreement, export, paddle2
+from segkit.engine.segmenter import load, load_model
+from segkit.errors import InputError
+from segkit.options import ExportOptions
+from tests.tiny_model import PLAIN, RESIZE, make_all, make_config, make_data, make_weights, photo, run
+
+PLAIN_FLAGS = ("--opts", f"val_dataset.transforms={json.dumps(PLAIN)}")
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    return make_all(tmp_path_factory.mktemp("tiny"), class_names=["ground", "großer Vogel", "猫"])
+
+
+def to(tiny, folder, *flags):
+    return run("export", "--model_path", tiny, "--save_dir", folder, *flags)
+
+
+def test_what_is_written(tiny, tmp_path, capsys):
+    assert to(tiny, tmp_path / "out") == 0
+    assert sorted(os.listdir(tmp_path / "out")) == ["config.yml", "deploy.yaml", "model.json", "model.pdiparams"]
+    assert os.listdir(tmp_path) == ["out"]
+    node = yaml.safe_load((tmp_path / "out" / "deploy.yaml").read_text(encoding="utf-8"))["Deploy"]
+    assert node["model"] == "model.json" and node["params"] == "model.pdiparams"
+    assert node["transforms"] == RESIZE
+    assert node["input_shape"] == [-1, 3, 48, 64]
+    assert (node["output_op"], node["output_dtype"]) == ("none", "float32")
+    assert node["num_classes"] == 3 and node["classes"] == ["ground", "großer Vogel", "猫"]
+    assert node["palette"][1] == [128, 0, 0] and len(node["palette"]) == 3
+    assert (node["img_channels"], node["threshold"], node["multilabel"]) == (3, None, False)
+    said = capsys.readouterr().err
+    assert re.search(
+        r"agreement with the trained model on \S+0.png: largest difference \S+ .* 100.0000 % of pixels", said
+    )
+    assert Config.from_model_path(tmp_path / "out").data == Config.from_model_path(tiny).data
+
+
+def test_a_graph_for_every_size(tiny, tmp_path):
+    assert to(tiny, tmp_path / "out", *PLAIN_FLAGS) == 0
+    assert DeploySpec.load(tmp_path / "out").input_shape == [-1, 3, -1, -1]
+    cfg = Config.from_model_path(tiny).update({"val_dataset.transforms": PLAIN})
+    from segkit.engine.segmenter import from_model
+
+    trained, exported = from_model(cfg, load_model(cfg, tiny)), load(tmp_path / "out")
+    for size in ((97, 131), (64, 64), (33, 200)):
+        np.testing.assert_array_equal(trained.predict(photo(*size)), exported.predict(photo(*size)))
+
+
+@pytest.mark.parametrize("op", ["softmax", "argmax"])
+def test_output_ops(tiny, tmp_path, op):
+    assert to(tiny, tmp_path / "out", "--output_op", op) == 0
+    spec = DeploySpec.load(tmp_path / "out")
+    assert (spec.output_op, spec.output_dtype) == (op, "int32" if op == "argmax" else "float32")
+    trained, exported = load(tiny), load(tmp_path / "out")
+    image = photo(48, 64)
+    np.testing.assert_array_equal(exported.predict(image), trained.predict(image))
+    if op == "softmax":
+        big = photo(90, 100)
+        np.testing.assert_array_equal(exported.predict(big), trained.predict(big))
+        np.testing.assert_allclose(exported.predict_proba(big), trained.predict_proba(big), atol=1e-5)
+    else:
+        with pytest.raises(InputError, match="exported with --output_op argmax, which keeps no probabilities"):
+            exported.predict_proba(image)
+        exported.threshold = 0.5
+        with pytest.raises(InputError, match="a threshold needs scores"):
+            exported.predict(image)
+
+
+@pytest.mark.parametrize("op", ["none", "softmax", "argmax"])
+def test_one_sigmoid_channel(tmp_path, op):
+    make_data(tmp_path / "data", classes=2)
+    node = {"type": "UNet", "base_channels": 4, "num_classes": 1}
+    folder = make_weights(make_config(tmp_path, model=node, num_classes=2), tmp_path / "best_model")
+    assert to(folder, tmp_path / "out", "--output_op", op) == 0
+    trained, exported, image = load(folder), load(tmp_path / "out"), photo(48, 64)
+    mask = exported.predict(image)
+    np.testing.assert_array_equal(mask, trained.predict(image))
+    assert set(np.unique(mask)) <= {0, 1}
+    if op != "argmax":
+        np.testing.assert_allclose(exported.predict_proba(image), trained.predict_proba(image), atol=1e-5)
+
+
+def test_several_labels_a_pixel(tmp_path):
+    make_data(tmp_path / "data")
+    folder = make_weights(make_config(tmp_path, use_multilabel=True), tmp_path / "best_model")
+    assert to(folder, tmp_path / "out", "--output_op", "softmax") == 0
+    image = photo(48, 64)
+    np.testing.assert_array_equal(load(tmp_path / "out").predict(image), load(folder).predict(image))
+    with pytest.raises(InputError, match="argmax: a pixel may have several labels here"):
+        export.check(Config.from_model_path(folder), ExportOptions(output_op="argmax"))
+
+
+def test_the_older_format(tiny, tmp_path):
+    """This Paddle either writes .pdmodel, and it works, or says that it cannot."""
+    cfg = Config.from_model_path(tiny)
+    options = ExportOptions(save_dir=str(tmp_path / "out"), format="paddle2")
+    try:
+        export.export(cfg, load_model(cfg, tiny), options)
+    except InputError as error:
+        assert "cannot write model.pdmodel" in str(error)
+        assert not (tmp_path / "out").exists()
+        return
+    assert sorted(os.listdir(tmp_path / "out")) == ["config.yml", "deploy.yaml", "model.pdiparams", "model.pdmodel"]
+    np.testing.assert_array_equal(load(tmp_path / "out").predict(photo(50, 60)), load(tiny).predict(photo(50, 60)))
+
+
+def test_a_paddle_without_the_older_format(tiny, tmp_path, monkeypatch):
+    class Done:
+        returncode, stderr = 1, "warning\nRuntimeError: no such thing\n"
+
+    monkeypatch.setattr(paddle2.subprocess, "run", lambda *args, **kwargs: Done)
+    cfg = Config.from_model_path(tiny)
+    with pytest.raises(InputError, match=r"cannot write model.pdmodel \(RuntimeError: no such thing\)"):
+        export.export(cfg, load_model(cfg, tiny), ExportOptions(save_dir=str(tmp_path / "out"), format="paddle2"))
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_graph_that_disagrees_is_refused(tiny, tmp_path, monkeypatch):
+    cfg = Config.from_model_path(tiny)
+    original = export.save_graph
+
+    def save_and_change(model, folder, shape):
+        original(model, folder, shape)
+        weight = model.parameters()[-2]
+        weight.set_value(-weight)
+
+    monkeypatch.setattr(export, "save_graph", save_and_change)
+    with pytest.raises(RuntimeError, match=r"disagrees with the trained one .*largest difference .* % of pixels agree"):
+        export.export(cfg, load_model(cfg, tiny), ExportOptions(save_dir=str(tmp_path / "out")))
+    assert os.listdir(tmp_path) == []
+
+
+def test_small_differences_of_scores_are_seen(tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(agreement, "MAX_DIFFERENCE", -1)
+    cfg = Config.from_model_path(tiny)
+    with pytest.raises(RuntimeError, match=r"100.000 % of pixels agree"):
+        export.export(cfg, load_model(cfg, tiny), ExportOptions(save_dir=str(tmp_path / "out")))
+
+
+def test_without_the_data(tiny, tmp_path, capsys):
+    flags = ("--opts", "val_dataset.dataset_root=nowhere", "train_dataset.dataset_root=nowhere")
+    for number, more in enumerate(((), (f"val_dataset.transforms={json.dumps(PLAIN)}",))):
+        assert to(tiny, tmp_path / str(number), *flags, *more) == 0
+        assert "on a random photo:" in capsys.readouterr().err
+
+
+def test_a_second_export_replaces_the_first_and_keeps_what_others_wrote(tiny, tmp_path):
+    folder = tmp_path / "out"
+    assert to(tiny, folder, "--output_op", "argmax") == 0
+    (folder / "notes.txt").write_text("mine")
+    assert to(tiny, folder) == 0
+    assert DeploySpec.load(folder).output_op == "none"
+    assert (folder / "notes.txt").read_text() == "mine"
+    assert os.listdir(tmp_path) == ["out"]
+
+
+def test_fixed_shape(tiny, tmp_path, capsys):
+    assert to(tiny, tmp_path / "out", "--input_shape", 1, 3, 48, 64) == 0
+    assert DeploySpec.load(tmp_path / "out").input_shape == [1, 3, 48, 64]
+    assert to(tiny, tmp_path / "other", "--input_shape", -1, 3, -1, -1) == 0
+    assert DeploySpec.load(tmp_path / "other").input_shape == [-1, 3, -1, -1]
+    capsys.readouterr()
+    assert to(tiny, tmp_path / "no", "--input_shape", 1, 3, 64, 48) == 2
+    assert "--input_shape 1 3 64 48: the transforms bring" in capsys.readouterr().err
+
+
+def test_own_transforms_of_deployment(tiny, tmp_path, capsys):
+    nodes = [{"type": "Resize", "target_size": [32, 32]}, {"type": "Normalize"}]
+    assert to(tiny, tmp_path / "out", "--opts", f"export.transforms={json.dumps(nodes)}") == 0
+    assert DeploySpec.load(tmp_path / "out").transforms == nodes
+    assert "export.transforms differ from val_dataset.transforms" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "flags, message",
+    [
+        (("--input_shape", 1, 4, 32, 32), r"got 4 channels, but the data set has img_channels: 3. Give 1 3 32 32"),
+        (("--input_shape", 1, 3, 0, 32), r"--input_shape: got \[1, 3, 0, 32\], expected N C H W, each above 0"),
+        (("--format", "onnx"), r"--format onnx: this version writes Paddle's own formats only.*segkit\[onnx\]"),
+        (("--format", "all"), r"--format all.*segkit\[openvino\]"),
+        (("--save_dir", "{file}"), r"this is a file. Choose another --save_dir"),
+        (("--save_dir", "{folder}"), r"there are other files in this folder, and it would be replaced"),
+        (("--save_dir", "{file}/x"), r"cannot be written"),
+    ],
+)
+def test_bad_input(tiny, tmp_path, capsys, flags, message):
+    (tmp_path / "file").write_text("x")
+    (tmp_path / "folder").mkdir()
+    io.write_png(tmp_path / "folder" / "a.png", photo(8, 8))
+    given = [str(flag).format(file=tmp_path / "file", folder=tmp_path / "folder") for flag in flags]
+    assert to(tiny, tmp_path / "out", *given) == 2
+    said = capsys.readouterr().err
+    assert re.search(message, said), said
+    assert sorted(os.listdir(tmp_path)) == ["file", "folder"]
+
+
+def test_without_weights(tiny, tmp_path, capsys):
+    assert run("export", "--config", tiny / "config.yml", "--save_dir", tmp_path / "out") == 2
+    assert "--model_path is missing" in capsys.readouterr().err
+
+
+def test_the_model_is_left_as_it_was(tiny, tmp_path):
+    cfg = Config.from_model_path(tiny)
+    model = load_model(cfg, tiny)
+    model.train()
+    export.export(cfg, model, ExportOptions(save_dir=str(tmp_path / "out")))
+    assert model.training and all(layer.training for layer in model.sublayers())
