@@ -54,7 +54,7 @@ def test_deployment_code_imports_no_paddle(root):
 
 def test_unknown_names():
     with pytest.raises(AttributeError, match="has no attribute 'nonsense'"):
-        segkit.nonsense
+        segkit.nonsense  # noqa: B018
 
 
 def test_predict_takes_paths_and_arrays(seg, tmp_path):

@@ -12,13 +12,13 @@ import paddle
 import pytest
 from PIL import Image
 from sklearn.metrics import confusion_matrix, roc_auc_score
-from tests.tiny_model import PLAIN, make_all, make_config, make_data, make_weights, photo, run
 
 from segkit import Config, build, io, log
 from segkit.engine.evaluate import evaluate, predict_sample
 from segkit.engine.segmenter import load, load_model
 from segkit.errors import InputError
 from segkit.options import EvalOptions
+from tests.tiny_model import PLAIN, make_all, make_config, make_data, make_weights, photo, run
 
 
 @pytest.fixture(scope="module")

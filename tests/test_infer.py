@@ -217,7 +217,7 @@ def test_a_gpu_that_is_not_there(exported, tmp_path, monkeypatch):
     options = InferOptions(config=str(exported), device="gpu")
     monkeypatch.setattr(paddle, "is_compiled_with_cuda", lambda: False)
     monkeypatch.setattr(backends.runtime, "has_nvidia_gpu", lambda: False)
-    with pytest.raises(InputError, match="the installed Paddle is for the CPU. Use --device cpu"):
+    with pytest.raises(InputError, match=r"the installed Paddle is for the CPU\. Use --device cpu"):
         backends.open_backend(DeploySpec.load(exported), options)
     monkeypatch.setattr(backends.runtime, "has_nvidia_gpu", lambda: True)
     with pytest.raises(InputError, match="Install the GPU one: pip install paddlepaddle-gpu"):
