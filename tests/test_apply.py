@@ -115,6 +115,12 @@ def test_windows_over_scales_and_flips(toy):
     np.testing.assert_allclose(apply.scores(model, x, both), apply.scores(model, x, plain), atol=1e-4)
 
 
+def test_scaled_sizes_are_rounded(toy):
+    model, x = toy
+    apply.scores(model, x[:1], How(scales=(0.715, 0.001)))
+    assert [shape[2:] for shape in model.seen] == [(29, 40), (1, 1)]
+
+
 def test_classes_on_the_device_are_the_classes_on_the_host(toy):
     model, x = toy
     found = apply.classes(model, x, How())

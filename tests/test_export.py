@@ -129,7 +129,8 @@ def test_a_paddle_without_the_older_format(tiny, tmp_path, monkeypatch):
     assert os.listdir(tmp_path) == []
 
 
-def test_a_graph_that_disagrees_is_refused(tiny, tmp_path, monkeypatch):
+@pytest.mark.parametrize("op, said", [("none", "largest difference .* % of"), ("argmax", r"0.png: [\d.]+ % of")])
+def test_a_graph_that_disagrees_is_refused(tiny, tmp_path, monkeypatch, op, said):
     cfg = Config.from_model_path(tiny)
     original = export.save_graph
 
@@ -139,8 +140,8 @@ def test_a_graph_that_disagrees_is_refused(tiny, tmp_path, monkeypatch):
         weight.set_value(-weight)
 
     monkeypatch.setattr(export, "save_graph", save_and_change)
-    with pytest.raises(RuntimeError, match=r"disagrees with the trained one .*largest difference .* % of pixels agree"):
-        export.export(cfg, load_model(cfg, tiny), ExportOptions(save_dir=str(tmp_path / "out")))
+    with pytest.raises(RuntimeError, match=rf"disagrees with the trained one .*{said} pixels agree"):
+        export.export(cfg, load_model(cfg, tiny), ExportOptions(save_dir=str(tmp_path / "out"), output_op=op))
     assert os.listdir(tmp_path) == []
 
 
