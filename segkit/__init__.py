@@ -22,11 +22,11 @@ _NAMES = {
     "Config": "segkit.config",
     "InputError": "segkit.errors",
     "Segmenter": "segkit.deploy.pipeline",
-    "evaluate": "segkit.engine.segmenter",
-    "export": "segkit.engine.segmenter",
+    "evaluate": "segkit.engine.api",
+    "export": "segkit.engine.api",
     "load": "segkit.engine.segmenter",
-    "predict": "segkit.engine.segmenter",
-    "train": "segkit.engine.segmenter",
+    "predict": "segkit.engine.api",
+    "train": "segkit.engine.api",
 }
 __all__ = [*_NAMES, "__version__"]
 
@@ -38,6 +38,11 @@ def __getattr__(name: str) -> Any:
         from segkit.runtime import require_paddle
 
         require_paddle()
+    if _NAMES[name].startswith("segkit.engine"):
+        from segkit import runtime
+
+        runtime.require_paddle()
+        runtime.prepare()
     value = getattr(importlib.import_module(_NAMES[name]), name)
     globals()[name] = value
     return value

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 import segkit
-from segkit import io
+from segkit import io, runtime
 from segkit.errors import InputError
 from tests.tiny_model import make_all, photo, run
 
@@ -45,6 +45,18 @@ def test_importing_is_light(root):
     assert runs[0][1] == "[]"
     for name in ("Config", "load", "train", "evaluate", "__version__"):
         assert f"'{name}'" in runs[0][2]
+
+
+def test_threads_are_set_before_paddle_is_imported(root):
+    code = "import os; os.environ.pop('OMP_NUM_THREADS', 0); import segkit; segkit.load; print(os.environ['OMP_NUM_THREADS'])"
+    assert int(python(code, root)) == runtime.physical_cores()
+
+
+def test_without_paddle(monkeypatch):
+    monkeypatch.setattr(runtime.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.delitem(vars(segkit), "load", raising=False)
+    with pytest.raises(InputError, match="PaddlePaddle is not installed"):
+        segkit.load  # noqa: B018
 
 
 def test_deployment_code_imports_no_paddle(root):

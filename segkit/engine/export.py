@@ -18,6 +18,7 @@ from segkit.config import Config
 from segkit.deploy.spec import FILE, DeploySpec
 from segkit.engine import apply
 from segkit.engine.agreement import check_agreement, sample_photo
+from segkit.engine.graph import Exported, save_graph
 from segkit.engine.paddle2 import save_paddle2
 from segkit.engine.segmenter import is_multilabel
 from segkit.errors import InputError
@@ -28,30 +29,6 @@ from segkit.transforms import Compose
 _OURS = ("model.json", "model.pdmodel", "model.pdiparams", FILE, "config.yml")
 # Two photos of different sizes: where the transforms bring both to one size, the graph gets that size.
 _PROBES = ((90, 130), (300, 200))
-
-
-class Exported(paddle.nn.Layer):
-    """The main output of a model with what the graph ends in. x float32 [N, C, H, W] -> scores or probabilities
-    [N, classes, H, W], or class numbers int32 [N, H, W]."""
-
-    def __init__(self, model: paddle.nn.Layer, output_op: str, multilabel: bool = False):
-        super().__init__()
-        self.model = model
-        self.output_op = output_op
-        self.multilabel = multilabel
-
-    def forward(self, x: paddle.Tensor) -> paddle.Tensor:
-        scores = self.model(x)[0]
-        if self.output_op == "none":
-            return scores
-        single = scores.shape[1] == 1
-        if self.output_op == "softmax":
-            if single or self.multilabel:
-                return paddle.nn.functional.sigmoid(scores)
-            return paddle.nn.functional.softmax(scores, axis=1)
-        if single:
-            return (scores[:, 0] > 0).astype("int32")
-        return paddle.argmax(scores, axis=1, dtype="int32")
 
 
 def check(cfg: Config, options: ExportOptions) -> None:
@@ -100,14 +77,6 @@ def export(cfg: Config, model: paddle.nn.Layer, options: Optional[ExportOptions]
         agreement = check_agreement(model, DeploySpec.load(folder), photo)
     logger.info("exported to %s: %s, %s, %s", options.save_dir, spec.model, spec.params, FILE)
     return {"save_dir": options.save_dir, "model": spec.model, "params": spec.params, **agreement}
-
-
-def save_graph(model: paddle.nn.Layer, folder: Path, shape: list[int]) -> None:
-    """`model.json` (or `.pdmodel`, as this Paddle makes it) and `model.pdiparams`."""
-    model.eval()
-    spec = [paddle.static.InputSpec(shape, "float32", name="x")]
-    graph = paddle.jit.to_static(model, input_spec=spec, full_graph=True)
-    paddle.jit.save(graph, str(folder / "model"))
 
 
 def _spec(cfg: Config, options: ExportOptions, folder: Path, shape: list[int]) -> DeploySpec:

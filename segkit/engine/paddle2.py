@@ -11,8 +11,11 @@ from pathlib import Path
 
 import paddle
 
+from segkit.build import build_model
 from segkit.config import Config
-from segkit.engine.weights import save_state
+from segkit.engine.graph import Exported, save_graph
+from segkit.engine.segmenter import is_multilabel
+from segkit.engine.weights import load_weights, save_state
 from segkit.errors import InputError
 
 
@@ -45,11 +48,6 @@ def save_paddle2(cfg: Config, model: paddle.nn.Layer, folder: Path, shape: list[
 
 def main(work: str, shape: str, output_op: str) -> None:
     """In the process with the flag: load the model again and write its graph."""
-    from segkit.build import build_model
-    from segkit.engine.export import Exported, save_graph
-    from segkit.engine.segmenter import is_multilabel
-    from segkit.engine.weights import load_weights
-
     folder = Path(work)
     cfg = Config(folder / "config.yml", check=False)
     model = build_model(cfg)

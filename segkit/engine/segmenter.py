@@ -1,17 +1,15 @@
-"""Trained or exported models made ready: what `segkit.load` and the tools share, and the Python API."""
+"""Trained or exported models made ready: what `segkit.load` and the tools share."""
 
 from __future__ import annotations
 
-import dataclasses
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Optional, TypeVar, Union
+from typing import Any, Optional, Union
 
 import paddle
 
-from segkit import runtime
-from segkit.build import build_dataset, build_model, build_transforms, data_info
+from segkit.build import build_model, build_transforms, data_info
 from segkit.config import Config
 from segkit.deploy import infer
 from segkit.deploy.backends import open_backend
@@ -22,10 +20,8 @@ from segkit.engine.device import init_distributed, set_up_device
 from segkit.engine.weights import load_weights, weights_file
 from segkit.errors import InputError, list_problems
 from segkit.log import logger
-from segkit.options import EvalOptions, ExportOptions, InferOptions, PredictOptions, TestTimeOptions, TrainOptions
-from segkit.registry import nearest
+from segkit.options import InferOptions, PredictOptions, TestTimeOptions
 
-T = TypeVar("T")
 PathLike = Union[str, "os.PathLike[str]"]
 
 
@@ -112,40 +108,6 @@ def is_multilabel(cfg: Config) -> bool:
     return any(bool((cfg.data.get(f"{part}_dataset") or {}).get("use_multilabel")) for part in ("train", "val"))
 
 
-def train(cfg: Config, **options: Any) -> paddle.nn.Layer:
-    """Train the config's model; keywords are the flags of `segkit train`. Returns the model."""
-    runtime.prepare()
-    from segkit.engine.train import train as run
-
-    return run(cfg, options_of(TrainOptions, options))
-
-
-def evaluate(cfg: Config, model: paddle.nn.Layer, **options: Any) -> dict[str, Any]:
-    """Metrics of a model on the config's val_dataset; keywords are the flags of `segkit val`."""
-    from segkit.engine.evaluate import evaluate as run
-
-    chosen = options_of(EvalOptions, options)
-    set_up(chosen)
-    return run(model, build_dataset(cfg, "val", use_multilabel=chosen.use_multilabel), chosen, cfg.test_config)
-
-
-def predict(cfg: Config, model: paddle.nn.Layer, **options: Any) -> dict[str, Any]:
-    """Write masks and overlays of photos; keywords are the flags of `segkit predict`."""
-    from segkit.engine import predict as engine
-
-    chosen = options_of(PredictOptions, options)
-    engine.check(chosen, data_info(cfg).num_classes)
-    set_up(chosen)
-    return engine.predict(from_model(cfg, model, chosen), chosen)
-
-
-def export(cfg: Config, model: paddle.nn.Layer, **options: Any) -> dict[str, Any]:
-    """Write the model for deployment; keywords are the flags of `segkit export`."""
-    from segkit.engine.export import export as run
-
-    return run(cfg, model, options_of(ExportOptions, options))
-
-
 def set_up(options: TestTimeOptions) -> str:
     """Device and ranks for val and predict; returns the device."""
     if options.data_format == "NHWC":
@@ -153,12 +115,3 @@ def set_up(options: TestTimeOptions) -> str:
     device = set_up_device(options.device, options.precision)
     init_distributed()
     return device
-
-
-def options_of(kind: type[T], given: Mapping[str, Any]) -> T:
-    """An options object of keywords; an unknown one is an `InputError` that names the nearest."""
-    names = [field.name for field in dataclasses.fields(kind)]  # type: ignore[arg-type]
-    for name in given:
-        if name not in names:
-            raise InputError(f"unknown option '{name}'.{nearest(name, names)} Known: {', '.join(names)}.")
-    return kind(**given)
