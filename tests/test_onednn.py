@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import gc
 import logging
+import os
+import subprocess
+import sys
 import threading
 from typing import Any, Callable
 
@@ -368,7 +371,7 @@ def test_fallbacks_are_counted_and_said_once(lines: list[str]) -> None:
             F.conv2d(paddle.ones([1, 3, 8, 8], "float64"), w.astype("float64"))
         assert F.conv2d(paddle.ones([1, 8, 8, 3]), w, data_format="NHWC").shape == [1, 6, 6, 4]
         assert F.conv2d(paddle.ones([0, 3, 8, 8]), w).shape == [0, 4, 6, 6]
-        with pytest.raises(ValueError, match="channel|InvalidArgument"):
+        with pytest.raises(ValueError, match=r"channel|InvalidArgument"):
             F.conv2d(paddle.ones([1, 5, 8, 8]), w)
     assert onednn.counts["data type float64"] == 3
     assert onednn.counts["data format NHWC"] == 1
@@ -532,3 +535,38 @@ def test_thread_count(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PADDLE_TRAINER_ID", "1")
     monkeypatch.setenv("PADDLE_TRAINERS_NUM", "2")
     assert library.thread_count() == 4, "the launcher's 1"
+
+
+def test_two_ranks(tmp_path: Any, root: Any) -> None:
+    """DataParallel over gloo: each rank takes half of the batch, both get the gradient of the whole."""
+    script = tmp_path / "ranks.py"
+    script.write_text(
+        "import sys\n"
+        "import paddle\n"
+        "from segkit.dist import rank, world_size\n"
+        "from segkit.engine.device import init_distributed, set_up_device\n"
+        "from segkit.engine.onednn import convolutions, counts\n"
+        "from segkit.engine.onednn.library import load\n"
+        "set_up_device('cpu')\n"
+        "init_distributed()\n"
+        "paddle.seed(1)\n"
+        "model = paddle.nn.Sequential(paddle.nn.Conv2D(3, 4, 3), paddle.nn.Conv2DTranspose(4, 2, 2, 2))\n"
+        "net = paddle.DataParallel(model) if world_size() > 1 else model\n"
+        "x = paddle.randn([4, 3, 8, 8])\n"
+        "half = x[2 * rank() : 2 * rank() + 2] if world_size() > 1 else x\n"
+        "with convolutions():\n"
+        "    (net(half) ** 2).mean().backward()\n"
+        "grads = [round(float(p.grad.abs().sum()), 3) for p in model.parameters()]\n"
+        "print('GRAD', grads, counts['oneDNN'], flush=True)\n"
+    )
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("PADDLE_")}
+    environment["PYTHONPATH"] = os.pathsep.join([os.fspath(root), environment.get("PYTHONPATH", "")])
+    alone = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=60, env=environment)
+    assert alone.returncode == 0, alone.stderr
+    expected = next(line for line in alone.stdout.splitlines() if line.startswith("GRAD"))
+    assert expected.endswith(" 2")
+    launch = [sys.executable, "-m", "paddle.distributed.launch", "--nproc_per_node", "2", "--log_dir", tmp_path / "log"]
+    both = subprocess.run([*launch, script], capture_output=True, text=True, timeout=90, env=environment)
+    assert both.returncode == 0, both.stdout + both.stderr
+    for number in (0, 1):
+        assert expected in (tmp_path / "log" / f"workerlog.{number}").read_text()

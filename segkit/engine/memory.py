@@ -1,0 +1,72 @@
+"""Memory of the process: glibc keeps what it has instead of giving every big tensor back and faulting it in again."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import platform
+import sys
+
+from segkit.log import logger
+
+M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3  # malloc.h
+MMAP_THRESHOLD = 1 << 30
+TRIM_THRESHOLD = (1 << 31) - 1
+TOP_PAD = 256 << 20
+LEAST_MEMORY = 8 << 30
+
+
+def tune_malloc() -> bool:
+    """Serve blocks up to 1 GiB from a heap that is never trimmed; returns whether it was done.
+
+    A training step on the CPU becomes up to a third faster and its peak memory up to twice as big (measured on
+    U-Net), so it is done only with 8 GiB of memory free. Nothing happens without glibc, and where the
+    user has set MALLOC_* or GLIBC_TUNABLES. Call it before the first big tensor; calling it again is harmless.
+    """
+    refusal = _refusal()
+    if refusal:
+        logger.debug("malloc: left as it is: %s", refusal)
+        return False
+    mallopt = ctypes.CDLL(None).mallopt
+    settings = ((M_MMAP_THRESHOLD, MMAP_THRESHOLD), (M_TRIM_THRESHOLD, TRIM_THRESHOLD), (M_TOP_PAD, TOP_PAD))
+    results = [mallopt(name, value) for name, value in settings]
+    done = all(results)
+    logger.debug("malloc: big blocks stay in the process%s", "" if done else " as far as glibc allows")
+    return done
+
+
+def _refusal() -> str | None:
+    """Why malloc had better be left alone, None where nothing speaks against tuning it."""
+    if sys.platform != "linux" or platform.libc_ver()[0] != "glibc" or not hasattr(ctypes.CDLL(None), "mallopt"):
+        return "not glibc"
+    if any(name.startswith("MALLOC_") or name == "GLIBC_TUNABLES" for name in os.environ):
+        return "the environment sets it"
+    if "malloc" in os.environ.get("LD_PRELOAD", ""):
+        return "another allocator is loaded"
+    available = available_memory()
+    if available < LEAST_MEMORY:
+        return f"{available / 2**30:.1f} GiB of memory are free, fewer than {LEAST_MEMORY >> 30}"
+    return None
+
+
+def available_memory() -> int:
+    """Bytes that this process may still take: what Linux calls available, within the limit of its control group.
+
+    0 where that cannot be told.
+    """
+    try:
+        with open("/proc/meminfo", encoding="ascii") as file:
+            rows = dict(line.split(":", 1) for line in file)
+        available = int(rows["MemAvailable"].split()[0]) * 1024
+    except (OSError, KeyError, ValueError):
+        return 0
+    for folder, limit, used in (
+        ("/sys/fs/cgroup", "memory.max", "memory.current"),
+        ("/sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes"),
+    ):
+        try:
+            with open(f"{folder}/{limit}", encoding="ascii") as most, open(f"{folder}/{used}", encoding="ascii") as now:
+                available = min(available, max(0, int(most.read()) - int(now.read())))
+        except (OSError, ValueError):  # absent, or "max": no limit
+            continue
+    return available
