@@ -57,12 +57,12 @@ def plumage(rng: Rng) -> Plumage:
         return Plumage(
             body, near(184, 164, 142), body * 1.03, near(168, 152, 136), near(116, 106, 98), collar=True, blush=0.3
         )
-    gray = near(152, 159, 176)
-    wing = near(182, 188, 200) if kind == "bars" else near(138, 144, 158)
+    gray = near(148, 153, 164)
+    wing = near(186, 190, 196) if kind == "bars" else near(140, 144, 154)
     pattern = "bars" if kind != "checker" else "checker"
     patches = between(rng, 0.3, 0.9) if kind == "pied" else 0.0
     return Plumage(
-        gray, wing, near(108, 116, 136), gray * 0.84, gray * 0.64, pattern, between(rng, 0.6, 1.0), patches=patches
+        gray, wing, near(112, 118, 132), gray * 0.84, gray * 0.64, pattern, between(rng, 0.6, 1.0), patches=patches
     )
 
 
