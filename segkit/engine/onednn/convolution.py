@@ -214,11 +214,11 @@ class WeightGradient:
         self._threads = 1
         with library.threads_set_to(1):
             parts = [
-                _Part(convolution, shared, samples * i // number, samples * (i + 1) // number) for i in range(number)
+                _Part(convolution, shared, samples * i // number, samples * (i + 1) // number, i) for i in range(number)
             ]
         if 2 * number <= library.threads and not parts[0].name.startswith(SPINS):  # few samples on many cores
             self._threads = library.threads
-            parts = [_Part(convolution, shared, 0, samples)]
+            parts = [_Part(convolution, shared, 0, samples, 0)]
         self._parts = parts
         self._out = Reorder(library, parts[0].target, convolution.weight)
 
@@ -251,7 +251,7 @@ class WeightGradient:
 class _Part:
     """Gradients of weights and bias from samples `first` to `last` of the batch."""
 
-    def __init__(self, convolution: Convolution, shared: Descriptor | None, first: int, last: int):
+    def __init__(self, convolution: Convolution, shared: Descriptor | None, first: int, last: int, stream: int):
         library, geometry = convolution.library, convolution.geometry
         samples = geometry.x[0]
         divided = (first, last) != (0, samples)
@@ -260,7 +260,6 @@ class _Part:
         hint = hint_owner.descriptor if hint_owner else convolution.forward_descriptor
         bias = convolution.bias.pointer if convolution.bias else None
         tensors = (batch.free_x.pointer, convolution.free_gradient.pointer, bias, batch.free_y.pointer)
-        stream = library.new_stream() if divided else library.stream
         descriptor = convolution.describe("backward_weights", None, tensors, hint)
         self.name = library.implementation(descriptor)
         self._primitive = Primitive(library, descriptor, stream)

@@ -13,7 +13,7 @@ from segkit.engine.onednn.library import Library, OneDNNError
 from segkit.engine.onednn.primitives import Cache
 from segkit.log import logger
 
-CACHE_LIMIT = 512  # convolutions of different shapes kept ready; U-Net has 19, BiSeNetV2 about 60
+CACHE_LIMIT = 256  # convolutions of different shapes kept ready, a quarter of a megabyte each; BiSeNetV2 has about 60
 ONEDNN = "oneDNN"
 
 counts: Counter[str] = Counter()  # ONEDNN, and every reason for which Paddle's kernel was used

@@ -91,7 +91,7 @@ def dims(values: Sequence[int]) -> ctypes.Array:
 
 
 class Library:
-    """The loaded library with its engine, one stream, its OpenMP runtimes and the lock round every use of it."""
+    """The loaded library with its engine, its streams, the OpenMP runtimes and the lock round every use of it."""
 
     def __init__(self, path: Path):
         try:
@@ -110,7 +110,7 @@ class Library:
         self.threads = thread_count()
         self.engine = c_void_p()
         self.check(self.c.dnnl_engine_create(byref(self.engine), 1, 0), "engine")
-        self.stream = self.new_stream()
+        self._streams: list[c_void_p] = []
         self.attributes = self._new_attributes()
         self._openmp = _openmp_runtimes(path.parent)
 
@@ -119,10 +119,13 @@ class Library:
         """Whether this CPU multiplies bf16 numbers (AMX or AVX512-BF16) and oneDNN may use it."""
         return self.isa & ISA_AVX512_BF16 == ISA_AVX512_BF16
 
-    def new_stream(self) -> c_void_p:
-        stream = c_void_p()
-        self.check(self.c.dnnl_stream_create(byref(stream), self.engine, 1), "stream")
-        return stream
+    def stream(self, number: int = 0) -> c_void_p:
+        """What primitives are run on: threads at work at the same time take different numbers."""
+        while len(self._streams) <= number:
+            stream = c_void_p()
+            self.check(self.c.dnnl_stream_create(byref(stream), self.engine, 1), "stream")
+            self._streams.append(stream)
+        return self._streams[number]
 
     def _new_attributes(self) -> c_void_p:
         """Attributes of every primitive: working memory comes from us.

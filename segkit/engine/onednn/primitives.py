@@ -73,9 +73,9 @@ class Descriptor:
 class Primitive:
     """One operation for fixed shapes. Not for two threads at once: its memory objects are its own."""
 
-    def __init__(self, library: Library, descriptor: c_void_p, stream: c_void_p | None = None):
+    def __init__(self, library: Library, descriptor: c_void_p, stream: int = 0):
         """`descriptor`: a dnnl_primitive_desc_t, owned from here on."""
-        self.library, self.descriptor, self._stream = library, descriptor, stream or library.stream
+        self.library, self.descriptor, self._stream = library, descriptor, library.stream(stream)
         _free_with(self, library.c.dnnl_primitive_desc_destroy, descriptor)
         self._memories: list[c_void_p] = []
         self._primitive: c_void_p | None = None
@@ -122,7 +122,7 @@ class Primitive:
 class Reorder:
     """Copies a tensor from one layout into another; nothing to do where they are the same."""
 
-    def __init__(self, library: Library, source: Descriptor, target: Descriptor, stream: c_void_p | None = None):
+    def __init__(self, library: Library, source: Descriptor, target: Descriptor, stream: int = 0):
         self.needed = source != target
         self.size = target.size
         if self.needed:
