@@ -570,3 +570,38 @@ def test_two_ranks(tmp_path: Any, root: Any) -> None:
     assert both.returncode == 0, both.stdout + both.stderr
     for number in (0, 1):
         assert expected in (tmp_path / "log" / f"workerlog.{number}").read_text()
+
+
+def test_nothing_is_kept_after_backward(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a convolution saved goes with backward, also where the loss is held on to."""
+    freed = []
+
+    class Counted(functional.Convolution):
+        def __del__(self) -> None:
+            freed.append(1)
+
+    monkeypatch.setattr(functional, "Convolution", Counted)
+    functional._cache.clear()
+    weight = paddle.ones([4, 3, 3, 3])
+    weight.stop_gradient = False
+    with onednn.convolutions():
+        loss = F.conv2d(paddle.ones([1, 3, 9, 9]), weight).sum()
+        functional._cache.clear()
+        gc.collect()
+        assert not freed
+        loss.backward()
+        gc.collect()
+        assert freed == [1]
+        unused = F.conv2d(paddle.ones([1, 3, 9, 9]), weight)
+        functional._cache.clear()
+        del unused
+        gc.collect()
+        assert freed == [1, 1]
+
+
+def test_nothing_on_a_gpu(lines: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(paddle, "get_device", lambda: "gpu:0")
+    before = (paddle_conv._conv_nd, paddle_conv._C_ops)
+    with onednn.convolutions(precision="bf16"):
+        assert (paddle_conv._conv_nd, paddle_conv._C_ops) == before
+    assert lines == []
