@@ -42,7 +42,7 @@ class Plumage:
 
 def plumage(rng: Rng) -> Plumage:
     """One of six kinds of doves, varied."""
-    kind = rng.choice(["white", "bars", "checker", "brown", "collared", "pied"], p=[0.2, 0.24, 0.12, 0.2, 0.14, 0.1])
+    kind = rng.choice(["white", "bars", "checker", "brown", "collared", "pied"], p=[0.26, 0.2, 0.1, 0.18, 0.17, 0.09])
     near = lambda *colour: jitter(rng, colour, 7)  # noqa: E731
     if kind == "white":
         tint = near(226, 223, 216)

@@ -200,14 +200,14 @@ def planks(rng: Rng, height: int, width: int) -> np.ndarray:
 
 
 def soften(rng: Rng, rgb: np.ndarray) -> np.ndarray:
-    """The same a little out of focus: the lens looks at the birds."""
-    return cv2.GaussianBlur(rgb, (0, 0), between(rng, 0.7, 1.8))
+    """The same a little out of focus and darker: lens and exposure are set for the birds."""
+    return cv2.GaussianBlur(rgb, (0, 0), between(rng, 0.7, 1.8)) * between(rng, 0.72, 0.92)
 
 
 def bokeh(rng: Rng, rgb: np.ndarray) -> np.ndarray:
     """The same out of focus, with a few discs of light."""
     height, width = rgb.shape[:2]
-    rgb = cv2.GaussianBlur(rgb, (0, 0), between(rng, 3, 9))
+    rgb = cv2.GaussianBlur(rgb, (0, 0), between(rng, 3, 9)) * between(rng, 0.72, 0.92)
     for _ in range(rng.integers(0, 8)):
         radius = between(rng, 6, 22)
         disc = ellipse(between(rng, 0, width), between(rng, 0, height), radius, radius)
