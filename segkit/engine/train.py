@@ -24,6 +24,8 @@ from segkit.engine.distill import Teacher
 from segkit.engine.ema import WeightAverage
 from segkit.engine.loader import TrainLoader, train_loader
 from segkit.engine.loss import total_loss
+from segkit.engine.memory import tune_malloc
+from segkit.engine.onednn import convolutions
 from segkit.engine.start import load_pretrained, say_start
 from segkit.engine.stop import Stopped, StopRequest
 from segkit.engine.sync_batch_norm import synchronise
@@ -61,6 +63,7 @@ def train(cfg: Config, options: TrainOptions | None = None) -> paddle.nn.Layer:
         run = prepare(cfg, options or TrainOptions())
         stop = stack.enter_context(StopRequest())
         log = open_log(run, stack)
+        stack.enter_context(convolutions(not run.options.no_onednn, run.options.precision))
         batches = open_batches(run, stack)
         for iteration in range(run.progress.iteration + 1, run.cfg.iters + 1):
             losses = run.step(batches, iteration, log)
@@ -86,6 +89,8 @@ def prepare(cfg: Config, options: TrainOptions) -> Run:
     options = settings.settle(options, cfg)
     device = set_up_device(options.device, options.precision, options.deterministic)
     init_distributed()
+    if device == "cpu":
+        tune_malloc()
     save_dir = Path(options.save_dir)
     checkpoint.prepare_folder(save_dir)
     resume = checkpoint.find(options.resume_model, save_dir) if options.resume_model else None
@@ -131,7 +136,9 @@ class Step:
         self.teacher = Teacher(cfg, options) if options.teacher_config else None
         self.forward: Any = state.model
         self.on_gpu = device.startswith("gpu")
-        if options.precision != "fp32" and options.amp_level == "O2":
+        # On the CPU auto_cast does nothing; bf16 is then that of oneDNN's convolutions.
+        self.amp = self.on_gpu and options.precision != "fp32"
+        if self.amp and options.amp_level == "O2":
             self.forward, state.optimizer = paddle.amp.decorate(
                 models=state.model, optimizers=state.optimizer, level="O2", dtype=self.dtype
             )
@@ -183,8 +190,8 @@ class Step:
         return sums
 
     def _backward(self, batch: dict[str, Any], count: int) -> dict[str, paddle.Tensor]:
-        amp = self.options.precision != "fp32"
-        with paddle.amp.auto_cast(amp, level=self.options.amp_level, dtype=self.dtype) if amp else nullcontext():
+        level, dtype = self.options.amp_level, self.dtype
+        with paddle.amp.auto_cast(level=level, dtype=dtype) if self.amp else nullcontext():
             outputs = self.forward(batch["image"])
         total, parts = total_loss(outputs, self.losses, batch)
         if self.teacher is not None:
