@@ -232,6 +232,22 @@ def test_paddles_threads_are_put_back() -> None:
         assert [r.omp_get_max_threads() for r in runtimes] == before
 
 
+def test_kernel_threads_sleep_inside(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("KMP_BLOCKTIME", "KMP_LIBRARY", "OMP_WAIT_POLICY"):
+        monkeypatch.delenv(name, raising=False)
+    runtimes = [r for r in LIBRARY._openmp if hasattr(r, "kmp_get_blocktime")]
+    before = [r.kmp_get_blocktime() for r in runtimes]
+    with onednn.convolutions():
+        assert all(r.kmp_get_blocktime() == 0 for r in runtimes)
+        with onednn.convolutions():
+            pass
+        assert all(r.kmp_get_blocktime() == 0 for r in runtimes)
+    assert [r.kmp_get_blocktime() for r in runtimes] == before
+    monkeypatch.setenv("KMP_BLOCKTIME", "5")
+    with onednn.convolutions():
+        assert [r.kmp_get_blocktime() for r in runtimes] == before
+
+
 def test_thread_count(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(library, "physical_cores", lambda: 8)
     monkeypatch.delenv("PADDLE_TRAINER_ID", raising=False)

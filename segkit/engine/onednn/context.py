@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Callable, Iterator
 
@@ -45,7 +45,8 @@ def convolutions(enabled: bool = True, precision: str = "fp32") -> Iterator[None
     if not paddle.get_device().startswith("cpu"):
         yield
         return
-    with _opened(_mode(enabled, precision == "bf16")):
+    mode = _mode(enabled, precision == "bf16")
+    with _opened(mode), mode.library.sleeping_threads() if mode.library else nullcontext():
         yield
 
 

@@ -168,6 +168,26 @@ class Library:
                 for runtime, number in zip(self._openmp, before):
                     runtime.omp_set_num_threads(number)
 
+    @contextmanager
+    def sleeping_threads(self) -> Iterator[None]:
+        """Kernel threads of the calling thread sleep when they have nothing to do, unless the user's environment
+        says how they wait.
+
+        Intel's OpenMP lets them look for work for 200 ms, in the way of loader workers and of our own threads: with
+        two busy processes beside, a training step took three times as long, from one run to the next or not.
+        """
+        runtimes = [r for r in self._openmp if hasattr(r, "kmp_set_blocktime")]
+        if any(name in os.environ for name in ("KMP_BLOCKTIME", "KMP_LIBRARY", "OMP_WAIT_POLICY")):
+            runtimes = []
+        before = [r.kmp_get_blocktime() for r in runtimes]
+        for runtime in runtimes:
+            runtime.kmp_set_blocktime(0)
+        try:
+            yield
+        finally:
+            for runtime, milliseconds in zip(runtimes, before):
+                runtime.kmp_set_blocktime(milliseconds)
+
     def implementation(self, descriptor: c_void_p) -> str:
         """Name of the implementation behind a primitive descriptor, such as `jit:avx512_core`."""
         name = c_char_p()
