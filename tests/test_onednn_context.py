@@ -16,7 +16,7 @@ import pytest
 from paddle.nn.functional import conv as paddle_conv
 
 from segkit.engine import onednn
-from segkit.engine.onednn import context, functional, library
+from segkit.engine.onednn import context, convolution, functional, library
 from segkit.engine.onednn.library import Unavailable
 from segkit.errors import InputError
 from segkit.log import logger
@@ -94,6 +94,23 @@ def test_fallbacks_are_counted_and_said_once(lines: list[str]) -> None:
         "convolutions: Paddle's kernel for input [1, 3, 8, 8], weights [4, 3, 3, 3]: data type float64 "
         "(later ones are only counted)"
     ]
+
+
+def test_refusal_of_the_backward_pass_falls_back(lines: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(self: Any, *_: Any) -> None:
+        raise library.OneDNNError("oneDNN: backward_data: status 3")
+
+    functional._cache.clear()
+    monkeypatch.setattr(convolution.DataGradient, "__init__", refuse)
+    monkeypatch.setattr(functional, "_refused", {})
+    x, w = paddle.ones([1, 3, 8, 8]), paddle.ones([4, 3, 3, 3])
+    x.stop_gradient = False
+    with onednn.convolutions():
+        for _ in range(2):
+            F.conv2d(x, w).sum().backward()
+    assert x.grad.shape == x.shape
+    assert onednn.counts == {"oneDNN: backward_data: status 3": 2}
+    assert sum("status 3" in line for line in lines) == 1
 
 
 def test_one_line_says_what_is_used(lines: list[str]) -> None:

@@ -148,24 +148,26 @@ class Convolution:
             self._y_out.into(target.data_ptr(), y.data_ptr())
         return y, source
 
+    def prepare_backward(self, into_x: bool, into_weight: bool) -> None:
+        """Make what `backward` will need, so that what oneDNN refuses is known while Paddle can still take over."""
+        if into_x and self._data is None:
+            self._data = DataGradient(self)
+        if into_weight and into_x not in self._weights:
+            self._weights[into_x] = WeightGradient(self, self._data.layout if into_x and self._data else None)
+
     def backward(
         self, gradient: int, source: int | None, weight: int | None
     ) -> tuple[paddle.Tensor | None, paddle.Tensor | None, paddle.Tensor | None]:
         """Gradients of input, weights and bias. `source`: the input as `forward` left it, None: no gradient of
         weights and bias wanted; `weight` None: no gradient of the input wanted."""
-        shared = reordered = into_x = None
+        self.prepare_backward(weight is not None, source is not None)
+        into_x = reordered = shared = None
         if weight is not None:
-            if self._data is None:
-                self._data = DataGradient(self)
             into_x, reordered = self._data.run(gradient, weight)
-            shared = reordered.data_ptr() if reordered is not None else gradient
+            shared = gradient if reordered is None else reordered.data_ptr()
         if source is None:
             return into_x, None, None
-        wants = weight is not None
-        if wants not in self._weights:
-            self._weights[wants] = WeightGradient(self, self._data.layout if wants and self._data else None)
-        into_weight, into_bias = self._weights[wants].run(gradient, shared, source)
-        return into_x, into_weight, into_bias
+        return (into_x, *self._weights[weight is not None].run(gradient, shared, source))
 
 
 class DataGradient:
@@ -211,25 +213,18 @@ class WeightGradient:
         self._channels = convolution.geometry.y[1] if convolution.bias else 0
         samples = convolution.geometry.x[0]
         number = min(library.threads, samples)
+        bounds = [samples * i // number for i in range(number + 1)]
         self._threads = 1
         with library.threads_set_to(1):
-            parts = [
-                _Part(convolution, shared, samples * i // number, samples * (i + 1) // number, i) for i in range(number)
-            ]
+            parts = [_Part(convolution, shared, bounds[i], bounds[i + 1], i) for i in range(number)]
         if 2 * number <= library.threads and not parts[0].name.startswith(SPINS):  # few samples on many cores
             self._threads = library.threads
             parts = [_Part(convolution, shared, 0, samples, 0)]
         self._parts = parts
-        self._out = Reorder(library, parts[0].target, convolution.weight)
 
     def run(self, gradient: int, shared: int | None, source: int) -> tuple[paddle.Tensor, paddle.Tensor | None]:
         """Gradients of weights and (where there is one) bias."""
-        if len(self._parts) == 1 and not self._out.needed:
-            result = paddle.empty(self._shape, dtype="float32")
-            sums = [result]
-        else:
-            size = self._parts[0].target.size // 4
-            sums = [paddle.empty([size], dtype="float32") for _ in self._parts]
+        sums = [paddle.empty(self._shape, dtype="float32") for _ in self._parts]
         biases = [paddle.empty([self._channels], dtype="float32") for _ in self._parts] if self._channels else []
         jobs = []
         for i, part in enumerate(self._parts):
@@ -240,12 +235,7 @@ class WeightGradient:
         for tensors in (sums, biases):
             for other in tensors[1:]:
                 tensors[0].add_(other)
-        if self._out.needed:
-            result = paddle.empty(self._shape, dtype="float32")
-            self._out.into(sums[0].data_ptr(), result.data_ptr())
-        else:
-            result = sums[0].reshape(self._shape)
-        return result, (biases[0] if biases else None)
+        return sums[0], (biases[0] if biases else None)
 
 
 class _Part:
@@ -264,12 +254,13 @@ class _Part:
         self.name = library.implementation(descriptor)
         self._primitive = Primitive(library, descriptor, stream)
         source, layout = self._primitive.layout(QUERY_SRC), self._primitive.layout(QUERY_DIFF_DST)
-        self.target = self._primitive.layout(QUERY_DIFF_WEIGHTS)
-        arguments = [(SRC, source), (DIFF_WEIGHTS, self.target), (DIFF_DST, layout)]
+        target = self._primitive.layout(QUERY_DIFF_WEIGHTS)
+        arguments = [(SRC, source), (DIFF_WEIGHTS, target), (DIFF_DST, layout)]
         self._primitive.finish(arguments + ([(DIFF_BIAS, convolution.bias)] if convolution.bias else []))
         saved, self._source_offset = _samples(convolution.source, geometry.x, first, last)
         self._source_in = Reorder(library, saved, source, stream)
         self._gradient_in = Reorder(library, batch.y, layout, stream)
+        self._out, self._size = Reorder(library, target, convolution.weight, stream), target.size
         self._gradient_offset = convolution.batch.y.size // samples * first
         self._shared_offset: int | None = None
         if shared is not None:
@@ -283,6 +274,7 @@ class _Part:
         source_scratch = self._source_in.scratch()
         use_shared = shared is not None and self._shared_offset is not None
         scratch = None if use_shared else self._gradient_in.scratch()
+        own = buffer(self._size) if self._out.needed else None
 
         def work() -> None:
             x = self._source_in(source + self._source_offset, source_scratch)
@@ -290,7 +282,10 @@ class _Part:
                 dy = shared + self._shared_offset
             else:
                 dy = self._gradient_in(gradient + self._gradient_offset, scratch)
-            self._primitive.run(x, target, dy, *(() if bias is None else (bias,)))
+            result = target if own is None else own.data_ptr()
+            self._primitive.run(x, result, dy, *(() if bias is None else (bias,)))
+            if own is not None:
+                self._out.into(result, target)
 
         return work
 

@@ -74,15 +74,18 @@ def convolve(
     geometry = _geometry(x, weight, bias is not None, transposed, bf16, arguments)
     if geometry in _refused:
         raise Fallback(_refused[geometry])
+    graph = paddle.is_grad_enabled()
+    trained = [graph and t is not None and not t.stop_gradient for t in (x, weight, bias)]
     try:
         with library.session():
             convolution = _cache.get(geometry, lambda: Convolution(library, geometry))
+            convolution.prepare_backward(trained[0], trained[1] or trained[2])
     except OneDNNError as error:
         _refused[geometry] = str(error)
         raise Fallback(str(error)) from error
     tensors = [t if t is None or t.is_contiguous() else t.contiguous() for t in (x, weight, bias)]
     counts[ONEDNN] += 1
-    if paddle.is_grad_enabled() and not all(t is None or t.stop_gradient for t in tensors):
+    if any(trained):
         return _Function.apply(*tensors, convolution)
     with library.session():
         return convolution.forward(*(_address(t) for t in tensors))[0]
