@@ -20,6 +20,8 @@ def with_flags(cfg: Config, options: TrainOptions) -> Config:
             changes[name] = getattr(options, name)
     if options.to_static_training:
         changes["to_static_training"] = True
+    if options.use_multilabel:  # written into config.yml, so that val, predict and export know
+        changes.update({f"{part}.use_multilabel": True for part in ("train_dataset", "val_dataset") if part in cfg.data})
     if options.learning_rate is not None:
         node = cfg.data["lr_scheduler"]
         key = next((key for key in _LR_KEYS if key in node), None)

@@ -120,8 +120,8 @@ def _things(rng: Rng, scene: Scene, light: Light) -> list[tuple[float, Callable[
     """Birds and distractors with the y that orders them, far to near."""
     canvas = scene.canvas
     doves = int(rng.choice([1, 2, 3, 4], p=[0.16, 0.3, 0.3, 0.24]))
-    crows = int(rng.random() < 0.22)
-    base = between(rng, *[(0.24, 0.32), (0.32, 0.44), (0.42, 0.6)][rng.integers(3)]) * min(canvas.height, canvas.width)
+    crows = int(rng.random() < 0.1)
+    base = between(rng, *[(0.3, 0.38), (0.38, 0.5), (0.46, 0.64)][rng.integers(3)]) * min(canvas.height, canvas.width)
     if doves == 1 or scene.kind == "air":
         base = max(base, 0.3 * min(canvas.height, canvas.width))
     things, last = [], None
