@@ -62,7 +62,7 @@ def plumage(rng: Rng) -> Plumage:
     pattern = "bars" if kind != "checker" else "checker"
     patches = between(rng, 0.3, 0.9) if kind == "pied" else 0.0
     return Plumage(
-        gray, wing, near(112, 118, 132), gray * 0.84, gray * 0.64, pattern, between(rng, 0.6, 1.0), patches=patches
+        gray, wing, near(122, 128, 144), gray * 0.88, gray * 0.74, pattern, between(rng, 0.6, 1.0), patches=patches
     )
 
 

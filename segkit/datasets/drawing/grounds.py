@@ -201,7 +201,7 @@ def planks(rng: Rng, height: int, width: int) -> np.ndarray:
 
 def soften(rng: Rng, rgb: np.ndarray) -> np.ndarray:
     """The same a little out of focus and darker: lens and exposure are set for the birds."""
-    return cv2.GaussianBlur(rgb, (0, 0), between(rng, 0.7, 1.8)) * between(rng, 0.72, 0.92)
+    return cv2.GaussianBlur(rgb, (0, 0), between(rng, 1.2, 2.4)) * between(rng, 0.72, 0.92)
 
 
 def bokeh(rng: Rng, rgb: np.ndarray) -> np.ndarray:

@@ -133,7 +133,7 @@ def _things(rng: Rng, scene: Scene, light: Light) -> list[tuple[float, Callable[
         x = last = float(np.clip(x, 0.04 * canvas.width, 0.96 * canvas.width))
         things.append(_bird(rng, scene, light, (x, base), bool(is_dove)))
     if scene.kind in ("floor", "horizon"):
-        for _ in range(rng.integers(0, 4)):
+        for _ in range(rng.integers(0, 3)):
             make = props.DISTRACTORS[rng.integers(len(props.DISTRACTORS))]
             y = between(rng, scene.top, canvas.height)
             size = base * between(rng, 0.1, 0.32) * (0.4 + y / canvas.height)
@@ -182,9 +182,9 @@ def _placer(
 
 
 def _occlude(rng: Rng, scene: Scene) -> None:
-    """What stands between the birds and the camera, in two pictures of five."""
+    """What stands between the birds and the camera, in one picture of four."""
     canvas = scene.canvas
-    if rng.random() > 0.4:
+    if rng.random() > 0.25:
         return
     if scene.kind in ("floor", "horizon"):
         choice = rng.integers(4)
@@ -204,7 +204,7 @@ def _camera(rng: Rng, rgb: np.ndarray) -> np.ndarray:
     """Exposure, colour cast, contrast, vignette, blur, noise and JPEG blocks; uint8 [h, w, 3]."""
     height, width = rgb.shape[:2]
     level = rgb.mean() / 255
-    gain = float(np.clip(between(rng, 0.36, 0.52) / level, 0.75, 1.25))
+    gain = float(np.clip(between(rng, 0.4, 0.52) / level, 0.75, 1.25))
     cast = np.float32([1 + rng.normal(0, 0.03), 1, 1 + rng.normal(0, 0.04)])
     rgb = np.clip(rgb * gain * cast / 255, 0, 1.3)
     rgb = np.clip(rgb, 0, None) ** np.float32(between(rng, 0.85, 1.2))
