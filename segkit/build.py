@@ -88,7 +88,7 @@ def build_transforms(cfg: Config, part: str) -> list[Any]:
         if nodes is None:
             return build_transforms(cfg, "val")
     else:
-        nodes = cfg.data.get(f"{part}_dataset", {}).get("transforms", [])
+        nodes = cfg.data.get(f"{part}_dataset", {}).get("transforms") or []
     return [build(TRANSFORMS, node) for node in nodes]
 
 
@@ -104,14 +104,17 @@ def build_dataset(cfg: Config, part: str, use_multilabel: bool = False) -> Any:
     if part == "val":  # what the training set says about classes and colours holds here too
         first = cfg.data["train_dataset"]
         shared.update({key: first[key] for key in _SHARED if key in first})
-    return _at_place(cfg, f"{part}_dataset", lambda: build(DATASETS, node, **shared))
+    dataset = at_place(cfg, f"{part}_dataset", lambda: build(DATASETS, node, **shared))
+    if part == "val":
+        dataset.training = False  # whatever list `mode` picks, labels are compared at the photos' own size
+    return dataset
 
 
 def build_model(cfg: Config) -> Any:
     """The model, classes and bands filled in from the data set. Loads no weights."""
     info = data_info(cfg)
     defaults = {"num_classes": info.num_classes, "in_channels": info.img_channels}
-    return _at_place(cfg, "model", lambda: build(MODELS, cfg.data["model"], **defaults))
+    return at_place(cfg, "model", lambda: build(MODELS, cfg.data["model"], **defaults))
 
 
 def build_losses(cfg: Config, key: str = "loss") -> list[tuple[str, Callable[..., Any], float]]:
@@ -133,7 +136,7 @@ def build_losses(cfg: Config, key: str = "loss") -> list[tuple[str, Callable[...
     return found
 
 
-def _at_place(cfg: Config, key: str, make: Callable[[], Any]) -> Any:
+def at_place(cfg: Config, key: str, make: Callable[[], Any]) -> Any:
     """Run a constructor; a message without a place of its own gets the config's."""
     try:
         return make()

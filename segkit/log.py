@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections import deque
 from pathlib import Path
 
 from segkit.dist import is_main
@@ -51,17 +52,40 @@ class _Formatter(logging.Formatter):
         return f"{text[:stamp]} [{record.levelname}]{text[stamp:]}"
 
 
+class _Early(logging.Handler):
+    """Keeps what is said while no file is open, so that a run's file begins at the run's beginning."""
+
+    def __init__(self, most: int = 200):
+        super().__init__()
+        self.records: deque[logging.LogRecord] = deque(maxlen=most)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.records.append(record)
+
+
+_early = _Early()
+logger.addHandler(_early)
+
+
 def log_to_file(path: Path) -> logging.Handler:
-    """Also append every line to `path`; give the handler to `stop_file` at the end."""
+    """Append every line to `path`, those said since the last file was closed included; give the handler to
+    `stop_file` at the end."""
     handler = logging.FileHandler(path, encoding="utf-8")
     handler.setFormatter(_Formatter())
+    while _early.records:
+        handler.emit(_early.records.popleft())
+    logger.removeHandler(_early)
     logger.addHandler(handler)
     return handler
 
 
 def stop_file(handler: logging.Handler) -> None:
-    """Close what `log_to_file` opened."""
+    """Close what `log_to_file` opened; an exception on its way out is its last line."""
+    error = sys.exc_info()[1]
+    if isinstance(error, Exception):
+        handler.emit(logger.makeRecord(logger.name, logging.ERROR, __file__, 0, str(error), (), None))
     logger.removeHandler(handler)
+    logger.addHandler(_early)
     handler.close()
 
 

@@ -58,7 +58,12 @@ def test_quiet_says_nothing(config: Path, tmp_path: Path, capsys) -> None:
         (["train", "--precision", "fp8"], "argument --precision: invalid choice: 'fp8'"),
         (["train", "--do_eval", "maybe"], "got 'maybe', expected True or False"),
         (["config", "nowhere.yml", "--check"], "nowhere.yml: this config file does not exist"),
-        (["val", "--model_path", "nowhere"], "nowhere"),
+        (["val", "--model_path", "nowhere"], "nowhere: there is no config.yml beside these weights"),
+        (["--quiet", "trian"], "unknown command 'trian'"),
+        (
+            ["info", "--config", str(ROOT / "configs/dovenet_dove.yml"), "--input_shape", "1", "4", "32", "32"],
+            "--input_shape: got [1, 4, 32, 32], expected N 3 H W",
+        ),
     ],
 )
 def test_mistakes_end_with_2_and_one_message(argv: list[str], message: str, capsys) -> None:
@@ -128,6 +133,42 @@ def test_doors_run_from_another_folder(tool: str, tmp_path: Path) -> None:
     )
     assert done.returncode == 0
     assert done.stdout.startswith("segkit ")
+
+
+def test_bad_data_ends_with_2_too(config: Path, tmp_path: Path, capsys) -> None:
+    from PIL import Image
+
+    argv = [
+        "train",
+        "--config",
+        str(config),
+        "--save_dir",
+        str(tmp_path / "o"),
+        "--num_workers",
+        "0",
+        "--device",
+        "cpu",
+    ]
+    label = tmp_path / "data" / "labels" / "000.png"
+    Image.new("L", (32, 24), 7).save(label)
+    assert cli.main(argv) == 2
+    assert "000.png" in (said := capsys.readouterr().err)
+    assert "7" in said
+    Image.new("L", (24, 32), 1).save(label)
+    assert cli.main(argv) == 2
+    assert "EXIF" in capsys.readouterr().err
+    (tmp_path / "data" / "train.txt").write_text("", encoding="utf-8")
+    assert cli.main(argv) == 2
+    assert "train.txt" in capsys.readouterr().err
+    assert cli.main([*argv[:-1], "gpu"]) == 2
+    assert "--device" in capsys.readouterr().err
+
+
+def test_transforms_may_be_left_empty(tmp_path: Path) -> None:
+    data = make_data(tmp_path / "data", train=4, val=2)
+    path = tiny_config(data, tmp_path / "c.yml", iters=1)
+    argv = ["train", "--config", str(path), "--save_dir", str(tmp_path / "o"), "--num_workers", "0", "--device", "cpu"]
+    assert cli.main([*argv, "--do_eval", "--opts", "train_dataset.transforms=null", "val_dataset.transforms=null"]) == 0
 
 
 def test_config_prints_what_it_resolved(config: Path, capsys) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 import re
@@ -14,10 +15,12 @@ from pathlib import Path
 import numpy as np
 import paddle
 import pytest
+from PIL import Image
 
 from segkit.config import Config
 from segkit.engine import checkpoint
 from segkit.engine.ema import WeightAverage
+from segkit.engine.sampler import EpochSampler
 from segkit.engine.train import freeze, train
 from segkit.engine.weights import load_state
 from segkit.errors import InputError
@@ -144,9 +147,8 @@ def test_training_learns(data: Path, tmp_path: Path, lines) -> None:
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_resumed_run_ends_with_the_same_weights(config: Path, tmp_path: Path, workers: int) -> None:
-    cfg = Config(config, ["model.type=BiSeNetV2"] if workers else ["optimizer.type=Adam"])
-    if workers:  # dropout in the auxiliary heads; five outputs
-        cfg = cfg.update({"loss.coef": [1, 1, 1, 1, 1], "iters": 4})
+    five = ["model.type=BiSeNetV2", "loss.coef=[1,1,1,1,1]", "iters=4"]  # with dropout in the auxiliary heads
+    cfg = Config(config, five if workers else ["optimizer.type=Adam"])
     common = {"num_workers": workers, "use_ema": True, "accumulate_steps": 2, "do_eval": True, "save_interval": 2}
     train(cfg, options(tmp_path / "whole", **common))
     stop = {"iters": 2}
@@ -221,6 +223,9 @@ class TestResumeMistakes:
             train(other, options(tmp_path / "out", resume_model="auto"))
         with pytest.raises(InputError, match=r"has no ema_model\.pdparams: it was trained without --use_ema"):
             train(cfg.update({"iters": 4}), options(tmp_path / "out", resume_model="auto", use_ema=True))
+        train(cfg, options(tmp_path / "ema", use_ema=True))
+        with pytest.raises(InputError, match=r"was trained with --use_ema\. Resume with it"):
+            train(cfg.update({"iters": 4}), options(tmp_path / "ema", resume_model="auto"))
 
     def test_auto_with_nothing_there_starts_anew(self, config: Path, tmp_path: Path, lines) -> None:
         train(Config(config).update({"iters": 1}), options(tmp_path / "out", resume_model="auto"))
@@ -244,7 +249,10 @@ def test_a_new_run_moves_the_old_one_aside(config: Path, tmp_path: Path, lines) 
     assert (tmp_path / "out" / "previous_1" / "iter_1" / "model.pdparams").read_bytes() == before
     assert (tmp_path / "out" / "previous_1" / "train.log").exists()
     assert (tmp_path / "out" / "iter_1" / "model.pdparams").read_bytes() != before
-    assert any("held an earlier run: moved to" in line for line in lines)
+    moved = [line for line in lines if "held an earlier run: moved to" in line]
+    assert moved
+    assert f"--resume_model {tmp_path / 'out' / 'previous_1'}" in moved[0]
+    assert "held an earlier run" in (tmp_path / "out" / "train.log").read_text(encoding="utf-8")
 
 
 def test_accumulated_batches_count_as_one_large_batch(data: Path, tmp_path: Path) -> None:
@@ -314,13 +322,14 @@ class TestFlags:
             ({"log_iters": 0}, r"--log_iters: got 0, expected at least 1"),
             ({"num_workers": -1}, r"--num_workers: got -1, expected at least 0"),
             ({"save_interval": 0}, r"--save_interval: got 0, expected at least 1"),
+            ({"early_stop_intervals": 0, "do_eval": True}, r"--early_stop_intervals: got 0, expected at least 1"),
             ({"early_stop_intervals": 2}, r"--early_stop_intervals counts evaluations: add --do_eval"),
             ({"teacher_config": "x.yml"}, r"--teacher_config and --teacher_model_path go together"),
             ({"best_metric": "IoU/dog"}, r"--best_metric IoU/dog: expected mIoU.*ground, square"),
             ({"best_metric": "accuracy"}, r"--best_metric accuracy: expected mIoU"),
             ({"precision": "fp16"}, r"fp16 needs a GPU"),
-            ({"device": "gpu"}, r"--device"),
-            ({"iters": 0}, r"iters: got 0, expected at least 1"),
+            ({"device": "gpu"}, r"--device.*GPU.*paddlepaddle-gpu"),
+            ({"iters": 0}, r"--iters: iters: got 0, expected at least 1"),
         ],
     )
     def test_mistakes(self, config: Path, tmp_path: Path, changes: dict, message: str) -> None:
@@ -355,12 +364,47 @@ class TestMistakes:
         ):
             train(cfg, options(tmp_path / "out"))
 
-    def test_outputs_and_losses_differ_in_number(self, config: Path, tmp_path: Path) -> None:
-        cfg = Config(config, ["model.type=BiSeNetV2"])
-        with pytest.raises(
-            InputError, match=r"the model gives 5 outputs in training, but there are 1 losses.*coef: \[1, 1, 1, 1, 1\]"
-        ):
+    def test_outputs_and_losses_differ_in_number(self, data: Path, tmp_path: Path, monkeypatch) -> None:
+        from segkit.models.bisenet import BiSeNetV2
+
+        path = tiny_config(data, tmp_path / "c.yml", model={"type": "BiSeNetV2"})
+        message = r"the model gives 5 outputs in training, but there are 1 losses.*coef: \[1, 1, 1, 1, 1\]"
+        with pytest.raises(InputError, match=r"c\.yml:\d+: loss\.coef: " + message):
+            Config(path)
+        monkeypatch.delattr(BiSeNetV2, "train_outputs")  # a model that does not say: found at the first batch
+        with pytest.raises(InputError, match=message):
+            train(Config(path), options(tmp_path / "out"))
+
+    def test_all_bad_samples_are_listed_and_what_was_trained_is_saved(self, tmp_path: Path) -> None:
+        root = make_data(tmp_path / "data", train=30)
+        order = EpochSampler(30, 2, seed=42)
+        keys = [number for batch in itertools.islice(order, 15) for _, number in batch]
+        for index in keys[6:]:  # the first three batches are good
+            (root / "images" / f"{index:03d}.png").write_bytes(b"")
+        cfg = Config(tiny_config(root, tmp_path / "c.yml", iters=10))
+        with pytest.raises(InputError, match=r"24 of 30 train samples cannot be used:") as caught:
             train(cfg, options(tmp_path / "out"))
+        assert str(caught.value).count(".png: ") == 20
+        assert "... and 4 more" in str(caught.value)
+        assert [path.name for path in checkpoint.iterations(tmp_path / "out")] == ["iter_2", "iter_3"]
+        log = (tmp_path / "out" / "train.log").read_text(encoding="utf-8")
+        assert "24 of 30 train samples cannot be used" in log
+
+    def test_a_failing_evaluation_leaves_the_checkpoint(self, tmp_path: Path) -> None:
+        root = make_data(tmp_path / "data")
+        (root / "images" / "013.png").write_bytes(b"\x89PNG")
+        cfg = Config(tiny_config(root, tmp_path / "c.yml", iters=2))
+        with pytest.raises(InputError, match=r"013\.png"):
+            train(cfg, options(tmp_path / "out", do_eval=True, save_interval=2))
+        assert [path.name for path in checkpoint.iterations(tmp_path / "out")] == ["iter_2"]
+
+    def test_a_refused_run_leaves_the_old_one_in_place(self, config: Path, tmp_path: Path) -> None:
+        cfg = Config(config).update({"iters": 1})
+        train(cfg, options(tmp_path / "out"))
+        with pytest.raises(InputError, match="needs a distill_loss"):
+            train(cfg, options(tmp_path / "out", teacher_config=str(config), teacher_model_path="x"))
+        assert (tmp_path / "out" / "iter_1").is_dir()
+        assert not (tmp_path / "out" / "previous_1").exists()
 
     def test_a_read_only_folder(self, config: Path, tmp_path: Path) -> None:
         (tmp_path / "file").write_text("", encoding="utf-8")
@@ -421,3 +465,20 @@ def test_one_sigmoid_channel(data: Path, tmp_path: Path) -> None:
     assert model(paddle.zeros([1, 3, 16, 16]))[0].shape == [1, 1, 16, 16]
     rows = [json.loads(line) for line in (tmp_path / "out" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     assert rows[-1]["mIoU"] > 0.85
+
+
+def test_multilabel_flag_is_written_down(tmp_path: Path, data: Path) -> None:
+    """Two planes side by side a label; the flag stands in config.yml, so that the other tools need none."""
+    root = tmp_path / "planes"
+    make_data(root)
+    for path in (root / "labels").glob("*.png"):
+        label = np.asarray(Image.open(path))
+        Image.fromarray(np.concatenate([1 - label, label], axis=1)).save(path)
+    changes = {"loss": {"types": [{"type": "BCELoss"}], "coef": [1]}, "iters": 2}
+    cfg = Config(tiny_config(root, tmp_path / "c.yml", **changes))
+    train(cfg, options(tmp_path / "out", use_multilabel=True, do_eval=True, use_vdl=True, save_interval=2))
+    saved = Config(tmp_path / "out" / "best_model" / "config.yml")
+    assert saved.data["train_dataset"]["use_multilabel"] is True
+    assert saved.data["val_dataset"]["use_multilabel"] is True
+    again = Config(tiny_config(root, tmp_path / "t.yml", test_config={"use_multilabel": True}, **changes))
+    assert again.data["val_dataset"]["use_multilabel"] is True

@@ -23,6 +23,6 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     if args.check:
         if not args.quiet and not args.json:
             print(f"{args.config}: no problems found")
-    elif not args.json:
+    elif not args.json and not args.quiet:
         print(cfg.to_yaml(), end="")
     return {"config": cfg.data, "problems": []}

@@ -11,6 +11,7 @@ from typing import Any
 
 from segkit import __version__, runtime
 from segkit.cli.flags import add_config, config_from
+from segkit.errors import InputError
 
 _PACKAGES = (
     *("paddlepaddle", "paddlepaddle-gpu", "numpy", "opencv-python", "opencv-python-headless", "pillow", "visualdl"),
@@ -44,7 +45,12 @@ def model_info(args: argparse.Namespace) -> dict[str, Any]:
 
     cfg = config_from(args)
     batch, channels, height, width = args.input_shape
-    shape = [batch, channels or data_info(cfg).img_channels, height, width]
+    wanted = data_info(cfg).img_channels
+    shape = [batch, channels or wanted, height, width]
+    if shape[1] != wanted or min(shape) < 1:
+        raise InputError(
+            f"--input_shape: got {shape}, expected N {wanted} H W, all above 0, as the config's data set is."
+        )
     found = describe(build_model(cfg), shape)
     return {
         "model": cfg.data["model"]["type"], "input_shape": shape, "params": found.params,

@@ -41,6 +41,11 @@ def usage() -> str:
 def main(argv: list[str] | None = None) -> int:
     """Run one command. Exit codes: 0 done, 2 the input is wrong, 130/143 stopped; a bug keeps its traceback."""
     argv = list(sys.argv[1:] if argv is None else argv)
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # a terminal that cannot show a character gets its number
+            stream.reconfigure(errors="backslashreplace")
+    first = next((index for index, text in enumerate(argv) if not text.startswith("-")), 0)
+    argv = [*argv[first : first + 1], *argv[:first], *argv[first + 1 :]]
     if not argv or argv[0] in ("-h", "--help", "help"):
         print(usage())
         return 0
@@ -57,7 +62,7 @@ def main(argv: list[str] | None = None) -> int:
         if error.errno not in _DISK:
             raise
         _complain(
-            f"{error.filename or 'output'}: cannot be written, {_DISK[error.errno]}. "
+            f"{error.filename or 'the output folder'}: cannot be written, {_DISK[error.errno]}. "
             "Free space or choose another folder."
         )
         return 2

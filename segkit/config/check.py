@@ -6,9 +6,9 @@ from typing import Any
 
 from segkit.config.components import find, registries_for
 from segkit.config.signature import Field, describe, parse_annotation
-from segkit.config.source import Mark, MarkedDict, MarkedList
+from segkit.config.source import Mark, MarkedDict, MarkedList, plain
 from segkit.errors import InputError
-from segkit.registry import DATASETS, nearest
+from segkit.registry import DATASETS, MODELS, nearest
 
 _TOP = {
     "iters": "int",
@@ -62,19 +62,23 @@ def problems(data: MarkedDict, source: str) -> list[str]:
     checker = _Checker(source)
     checker.top(data)
     checker.num_classes(data)
-    return checker.found
+    return list(dict.fromkeys(checker.found))
 
 
 class _Checker:
     def __init__(self, source: str):
         self.source = source
         self.found: list[str] = []
+        self.outputs: int | None = None
 
     def say(self, mark: Mark | None, path: tuple[Any, ...], text: str) -> None:
         place = mark or Mark(self.source)
         self.found.append(f"{place}: {'.'.join(map(str, path))}: {text}" if path else f"{place}: {text}")
 
     def top(self, data: MarkedDict) -> None:
+        model = data.get("model")
+        if isinstance(model, MarkedDict) and model.get("type") in MODELS:
+            self.outputs = getattr(MODELS.get(model["type"]), "train_outputs", None)
         for key in data:
             if key not in _TOP:
                 if key not in data.anchored:
@@ -123,6 +127,13 @@ class _Checker:
                 (*path, "coef"),
                 f"got {len(coef)} coefficients for {len(types)} losses. Give one for each, or a single loss for all.",
             )
+        elif path[0] == "loss" and isinstance(coef, list) and len(coef) != (self.outputs or len(coef)):
+            self.say(
+                node.marks["coef"],
+                (*path, "coef"),
+                f"the model gives {self.outputs} outputs in training, but there are {len(coef)} losses. "
+                f"Give one loss for each, or a single one with coef: {[1] * self.outputs}.",
+            )
         elif isinstance(types, list) and not types:
             self.say(node.marks["types"], (*path, "types"), "got an empty list, expected at least one loss.")
 
@@ -135,7 +146,7 @@ class _Checker:
                     text = f"got {_show(item)}, expected a mapping with a type, such as {example}."
                     self.say(value.marks[index], (*path, index), text)
                 self.nested(item, (*path, index), value.marks[index])
-        elif isinstance(value, MarkedDict) and ("type" in value or self.wants_node(path)):
+        elif isinstance(value, MarkedDict) and registries_for(path) and ("type" in value or self.wants_node(path)):
             self.node(value, path, mark)
 
     def wants_node(self, path: tuple[Any, ...]) -> bool:
@@ -155,15 +166,30 @@ class _Checker:
         except InputError as error:
             self.say(node.marks["type"], (*path, "type"), str(error))
             return
+        before = len(self.found)
         for key, value in node.items():
             if key == "type":
                 continue
             self.argument(component, key, value, (*path, key), node.marks[key])
+        if len(self.found) == before and component.kind in ("transform", "loss"):
+            self.construct(component, node, path, mark)
         for name in component.required():
             if name not in node:
                 wanted = component.fields[name].annotation
                 kind = f" ({describe(wanted)})" if wanted is not None else ""
                 self.say(mark, path, f"{component.name} needs the key '{name}'{kind}.")
+
+    def construct(self, component: Any, node: MarkedDict, path: tuple[Any, ...], mark: Mark) -> None:
+        """Transforms and losses are cheap to build and judge their own values; those that hold others are left out."""
+        arguments = {key: plain(value) for key, value in node.items() if key != "type"}
+        holds_nodes = any(
+            isinstance(item, dict) for value in arguments.values() if isinstance(value, list) for item in value
+        )
+        if not holds_nodes and all(name in arguments for name in component.required()):
+            try:
+                component.cls(**arguments)
+            except InputError as error:
+                self.say(mark, path, str(error))
 
     def argument(self, component: Any, key: str, value: Any, path: tuple[Any, ...], mark: Mark) -> None:
         field = component.fields.get(key)

@@ -60,11 +60,11 @@ class Config:
         if found:
             raise InputError(list_problems(f"{self.path}: {len(found)} problems:", found, limit=100))
 
-    def update(self, changes: Sequence[str] | Mapping[str, Any], source: str = "override") -> Config:
+    def update(self, changes: Sequence[str] | Mapping[str, Any], source: str = "override ") -> Config:
         """A changed and checked copy. `changes`: strings as after `--opts`, or a mapping of key path to value."""
         other = copy.copy(self)
         if isinstance(changes, Mapping):
-            pairs = [(path, value, Mark(f"{source} {path}")) for path, value in changes.items()]
+            pairs = [(path, value, Mark(f"{source}{path}")) for path, value in changes.items()]
         else:
             pairs = _parse_opts(changes)
         other._override(pairs)

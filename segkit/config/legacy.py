@@ -6,7 +6,7 @@ from typing import Any
 
 from segkit.config.source import Mark, MarkedDict, MarkedList
 from segkit.errors import InputError
-from segkit.registry import OPTIMIZERS, SCHEDULERS
+from segkit.registry import DATASETS, OPTIMIZERS, SCHEDULERS
 
 _DECAYS = {"poly": "PolynomialDecay", "piecewise": "PiecewiseDecay", "stepdecay": "StepDecay"}
 
@@ -16,6 +16,8 @@ def normalise(data: MarkedDict) -> MarkedDict:
     result = MarkedDict()
     for key in data:
         result.take(key, data)
+    _classes(result)
+    _multilabel(result)
     if "learning_rate" in result:
         _learning_rate(result)
     if isinstance(result.get("lr_scheduler"), MarkedDict):
@@ -33,6 +35,33 @@ def _copy(node: MarkedDict) -> MarkedDict:
     for key in node:
         result.take(key, node)
     return result
+
+
+def _classes(data: MarkedDict) -> None:
+    """`num_classes` may stand on the model or on the other data set alone: the training set is told."""
+    node = data.get("train_dataset")
+    if not isinstance(node, MarkedDict) or "num_classes" in node or node.get("type") not in DATASETS:
+        return
+    if getattr(DATASETS.get(node["type"]), "NUM_CLASSES", None):
+        return
+    for key in ("val_dataset", "model"):
+        other = data.get(key)
+        if isinstance(other, MarkedDict) and isinstance(other.get("num_classes"), int):
+            value = other["num_classes"]
+            data["train_dataset"] = node = _copy(node)
+            node.put("num_classes", 2 if key == "model" and value == 1 else value, other.marks["num_classes"])
+            return
+
+
+def _multilabel(data: MarkedDict) -> None:
+    """`test_config.use_multilabel` says it for the data sets, which everyone asks."""
+    node = data.get("test_config")
+    if not isinstance(node, MarkedDict) or node.get("use_multilabel") is not True:
+        return
+    for key in ("train_dataset", "val_dataset"):
+        if isinstance(data.get(key), MarkedDict) and "use_multilabel" not in data[key]:
+            data[key] = _copy(data[key])
+            data[key].put("use_multilabel", True, node.marks["use_multilabel"])
 
 
 def _learning_rate(data: MarkedDict) -> None:

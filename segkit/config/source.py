@@ -108,7 +108,8 @@ def read_file(path: Path, shown: str) -> MarkedDict:
     finally:
         loader.dispose()
     if not isinstance(data, MarkedDict):
-        raise InputError(f"{shown}:1: a config is a mapping of keys to values (got {type(data).__name__}).")
+        kind = "list" if isinstance(data, list) else type(data).__name__
+        raise InputError(f"{shown}:1: a config is a mapping of keys to values (got a {kind}).")
     return data
 
 

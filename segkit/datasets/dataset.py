@@ -64,6 +64,8 @@ class Dataset:
     ):
         self.dataset_root = os.fspath(dataset_root)
         self.mode = mode
+        self.training: bool = mode.startswith("train")
+        """Whether labels go through the transforms too; whoever evaluates on a training list turns it off."""
         self.separator = separator
         self.edge = edge
         self.use_multilabel = use_multilabel
@@ -93,11 +95,6 @@ class Dataset:
         self._label_type = np.uint8 if fits_bytes else np.int32
         self.files: list[Pair] = self.find_files()
         self.check_files()
-
-    @property
-    def training(self) -> bool:
-        """Whether labels go through the transforms too."""
-        return self.mode.startswith("train")
 
     @classmethod
     def info(cls, **node: Any) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from segkit.config import Config
 from segkit.dist import is_main
 from segkit.engine.weights import load_objects, load_weights, save_state
 from segkit.errors import InputError
+from segkit.io import write_bytes_atomic
 from segkit.log import logger
 
 WEIGHTS, OPTIMIZER, EMA, TRAINER, CONFIG = (
@@ -97,9 +98,13 @@ class Checkpointer:
         """Whether this iteration ends an interval or the run."""
         return iteration % self.interval == 0 or iteration == self.cfg.iters
 
+    def folder(self, iteration: int) -> Path:
+        """Where the checkpoint of an iteration is."""
+        return self.save_dir / f"iter_{iteration}"
+
     def save(self, state: TrainState, progress: Progress) -> Path:
         """Write `iter_N` for where `progress` stands and delete the oldest beyond `keep`."""
-        folder = self.save_dir / f"iter_{progress.iteration}"
+        folder = self.folder(progress.iteration)
         if not is_main():
             return folder
 
@@ -108,7 +113,7 @@ class Checkpointer:
             save_state(_flat(state.optimizer.state_dict()), path / OPTIMIZER)
             if state.ema is not None:
                 save_state(state.ema.state_dict(), path / EMA)
-            (path / TRAINER).write_text(json.dumps(vars(progress), indent=1), encoding="utf-8")
+            (path / TRAINER).write_bytes(_encoded(progress))
             self.cfg.save(path / CONFIG)
 
         publish(folder, write)
@@ -195,11 +200,23 @@ def restore(folder: Path, state: TrainState, iters: int) -> Progress:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about the inner schedule of a warm-up, whose state is not used
         state.optimizer.set_state_dict({**saved, "master_weights": master} if master else saved)
+    if state.ema is None and (folder / EMA).is_file():
+        raise InputError(f"{folder}: was trained with --use_ema. Resume with it, or the average would be lost.")
     if state.ema is not None:
         if not (folder / EMA).is_file():
             raise InputError(f"{folder}: has no {EMA}: it was trained without --use_ema. Resume without it.")
         state.ema.load(load_objects(folder / EMA))
     return progress
+
+
+def _encoded(progress: Progress) -> bytes:
+    return json.dumps(vars(progress), indent=1).encode()
+
+
+def update(folder: Path, progress: Progress) -> None:
+    """Write what an evaluation has changed into a checkpoint that is already there."""
+    if is_main():
+        write_bytes_atomic(folder / TRAINER, _encoded(progress), sync=True)
 
 
 def _read_progress(path: Path) -> Progress:
@@ -228,7 +245,7 @@ def move_aside(save_dir: Path) -> None:
     target.mkdir()
     for path in (*weights, *records):
         path.rename(target / path.name)
-    logger.info("%s held an earlier run: moved to %s. (To go on from it: --resume_model auto.)", save_dir, target)
+    logger.info("%s held an earlier run: moved to %s. (To go on from it: --resume_model %s.)", save_dir, target, target)
 
 
 def prepare_folder(save_dir: Path) -> None:

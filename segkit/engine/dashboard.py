@@ -83,13 +83,12 @@ class Dashboard:
         import paddle
         from paddle.pir_utils import DygraphOldIrGuard
 
+        hidden = io.StringIO()  # VisualDL prints what Paddle's tracing runs into
         try:
-            with (
-                DygraphOldIrGuard(),
-                warnings.catch_warnings(),
-            ):  # VisualDL reads .pdmodel, which Paddle 3 writes only so
+            with DygraphOldIrGuard(), warnings.catch_warnings():  # it reads .pdmodel, which Paddle 3 writes only so
                 warnings.simplefilter("ignore")
-                self._writer.add_graph(model, input_spec=[paddle.static.InputSpec(input_shape, "float32")])
+                with contextlib.redirect_stdout(hidden), contextlib.redirect_stderr(hidden):
+                    self._writer.add_graph(model, input_spec=[paddle.static.InputSpec(input_shape, "float32")])
         except Exception as error:  # tracing is VisualDL's and Paddle's own business; the curves matter more
             warn_once(f"VisualDL could not draw the model's graph ({type(error).__name__}); the curves are written.")
 

@@ -15,6 +15,7 @@ import pickle
 import shutil
 import signal
 import sys
+import time
 import weakref
 from dataclasses import dataclass
 from typing import Any, Callable, Dict, List, Optional, Union
@@ -27,7 +28,7 @@ from segkit import dist
 from segkit.engine.collate import Failure, Reader, collate, collate_one, to_chw
 from segkit.engine.read_ahead import ReadAhead
 from segkit.engine.sampler import EpochSampler, Position
-from segkit.errors import InputError
+from segkit.errors import InputError, list_problems
 from segkit.log import warn_once
 
 PREFETCH = 2
@@ -106,6 +107,28 @@ def _fits_shared_memory(reader: Reader, keys: List[Position], workers: int) -> b
     return False
 
 
+def all_bad(dataset: Any, first: InputError, seconds: float = 60) -> InputError:
+    """`first`, or one message for all samples of `dataset` that cannot be read, where there are more. Looks at them
+    for so many seconds at most."""
+    if not hasattr(dataset, "read"):
+        return first
+    end = time.monotonic() + seconds
+    found, looked = [], 0
+    for index in range(len(dataset)):
+        if time.monotonic() > end:
+            break
+        looked += 1
+        try:
+            dataset.read(index)
+        except InputError as error:
+            found.append(str(error))
+    if len(found) < 2:
+        return first
+    part = "" if looked == len(dataset) else f" (of the first {looked}; the rest was not looked at)"
+    title = f"{dataset.dataset_root}: {len(found)} of {len(dataset)} {dataset.mode} samples cannot be used{part}:"
+    return InputError(list_problems(title, found))
+
+
 class _Loader:
     """A DataLoader with a start, an end, and clear errors. Iterate once; `close` it (or use `with`)."""
 
@@ -154,7 +177,10 @@ class _Loader:
             ) from error
         if "failure" in batch:
             self.close()
-            batch["failure"].throw()
+            failure = batch["failure"]
+            if isinstance(failure.error, InputError):
+                raise all_bad(self._reader.dataset, failure.error)
+            failure.throw()
         return batch
 
     def close(self) -> None:

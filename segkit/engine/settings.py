@@ -7,7 +7,8 @@ from typing import Any
 
 from segkit.config import Config
 from segkit.errors import InputError
-from segkit.options import TrainOptions
+from segkit.log import warn_once
+from segkit.options import CommonOptions, TrainOptions
 
 _LR_KEYS = ("learning_rate", "base_learning_rate", "max_learning_rate")
 
@@ -21,7 +22,9 @@ def with_flags(cfg: Config, options: TrainOptions) -> Config:
     if options.to_static_training:
         changes["to_static_training"] = True
     if options.use_multilabel:  # written into config.yml, so that val, predict and export know
-        changes.update({f"{part}.use_multilabel": True for part in ("train_dataset", "val_dataset") if part in cfg.data})
+        changes.update(
+            {f"{part}.use_multilabel": True for part in ("train_dataset", "val_dataset") if part in cfg.data}
+        )
     if options.learning_rate is not None:
         node = cfg.data["lr_scheduler"]
         key = next((key for key in _LR_KEYS if key in node), None)
@@ -46,11 +49,20 @@ def settle(options: TrainOptions, cfg: Config) -> TrainOptions:
         interval = max(1, min(1000, -(-cfg.iters // 5)))
     elif interval < 1:
         raise InputError(f"--save_interval: got {interval}, expected at least 1.")
+    if options.early_stop_intervals is not None and options.early_stop_intervals < 1:
+        raise InputError(f"--early_stop_intervals: got {options.early_stop_intervals}, expected at least 1.")
     if options.early_stop_intervals is not None and not options.do_eval:
         raise InputError("--early_stop_intervals counts evaluations: add --do_eval.")
+    note_layout(options)
     if bool(options.teacher_config) != bool(options.teacher_model_path):
         raise InputError("--teacher_config and --teacher_model_path go together. Give both.")
     return dataclasses.replace(options, save_interval=interval, seed=cfg.seed if cfg.seed is not None else 42)
+
+
+def note_layout(options: CommonOptions) -> None:
+    """PaddleSeg's `--data_format NHWC` changes no result; it is said that it has no effect."""
+    if options.data_format == "NHWC":
+        warn_once("--data_format NHWC: the models compute in NCHW, results are the same.")
 
 
 def check_best_metric(name: str, class_names: list[str]) -> None:

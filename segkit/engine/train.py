@@ -66,7 +66,7 @@ def train(cfg: Config, options: TrainOptions | None = None) -> paddle.nn.Layer:
         stack.enter_context(convolutions(not run.options.no_onednn, run.options.precision))
         batches = open_batches(run, stack)
         for iteration in range(run.progress.iteration + 1, run.cfg.iters + 1):
-            losses = run.step(batches, iteration, log)
+            losses = run.step(next_batches(run, batches, log), iteration, log)
             run.progress.iteration = iteration
             run.progress.position = list(batches.position)
             due = iteration % run.options.log_iters == 0 or iteration == run.cfg.iters
@@ -101,10 +101,11 @@ def prepare(cfg: Config, options: TrainOptions) -> Run:
     seed_everything(options.seed)
     model = build.build_model(cfg)
     load_pretrained(cfg, model)
-    freeze(model, cfg.freeze)
+    build.at_place(cfg, "freeze", lambda: freeze(model, cfg.freeze))
     model = synchronise(model, device)
-    scheduler = optim.build_scheduler(cfg.data["lr_scheduler"], cfg.iters)
-    optimizer = optim.build_optimizer(cfg.data["optimizer"], scheduler, model)
+    node = cfg.data["lr_scheduler"]
+    scheduler = build.at_place(cfg, "lr_scheduler", lambda: optim.build_scheduler(node, cfg.iters))
+    optimizer = build.at_place(cfg, "optimizer", lambda: optim.build_optimizer(cfg.data["optimizer"], scheduler, model))
     state = TrainState(model, optimizer, WeightAverage(model) if options.use_ema else None)
     progress = Progress(seed=options.seed, optimizer=type(optimizer).__name__)
     if resume is not None:
@@ -116,9 +117,10 @@ def prepare(cfg: Config, options: TrainOptions) -> Run:
     else:
         if options.resume_model:
             logger.info("--resume_model auto: %s holds no checkpoint yet, training starts from the beginning", save_dir)
-        checkpoint.move_aside(save_dir)
     step = Step(cfg, options, state, device)
     step.restore(progress)
+    if resume is None:
+        checkpoint.move_aside(save_dir)
     if is_main():
         cfg.save(save_dir / "config.yml")
     checkpointer = Checkpointer(save_dir, cfg, options.save_interval, options.keep_checkpoint_max)
@@ -164,16 +166,13 @@ class Step:
         if self.scaler is not None and progress.scaler:
             self.scaler.load_state_dict({key: np.asarray(value) for key, value in progress.scaler.items()})
 
-    def __call__(self, batches: TrainLoader, iteration: int, log: TrainLog) -> dict[str, paddle.Tensor]:
-        """Train on the next batches; the losses stay on the device."""
+    def __call__(self, batches: list[dict[str, Any]], iteration: int, log: TrainLog) -> dict[str, paddle.Tensor]:
+        """Train on these batches; the losses stay on the device."""
         # Dropout and the like depend on (seed, iteration, rank) alone, so that a resumed run draws the same.
         seed_everything(int(np.random.SeedSequence([self.options.seed, iteration, rank()]).generate_state(1)[0]))
         sums: dict[str, paddle.Tensor] = {}
-        count = self.options.accumulate_steps
-        for number in range(count):
-            begin = time.perf_counter()
-            batch = next(batches)
-            log.read(time.perf_counter() - begin)
+        count = len(batches)
+        for number, batch in enumerate(batches):
             self._paths += batch["path"]
             last = number == count - 1
             waiting = nullcontext() if last or world_size() == 1 else self.forward.no_sync()
@@ -280,11 +279,25 @@ def open_batches(run: Run, stack: ExitStack) -> TrainLoader:
     return batches
 
 
+def next_batches(run: Run, batches: TrainLoader, log: TrainLog) -> list[dict[str, Any]]:
+    """The batches of one iteration. A sample that cannot be read ends the run, what was trained so far is saved."""
+    begin = time.perf_counter()
+    try:
+        found = [next(batches) for _ in range(run.options.accumulate_steps)]
+    except InputError:
+        if run.progress.iteration and not checkpoint.is_whole(run.checkpointer.folder(run.progress.iteration)):
+            logger.info("saved what was trained: go on with --resume_model %s", save(run))
+        raise
+    log.read(time.perf_counter() - begin)
+    return found
+
+
 def save_and_evaluate(run: Run, log: TrainLog) -> bool:
-    """Evaluate and keep the best where asked, then write the checkpoint. True when early stopping says enough."""
+    """Write the checkpoint, then evaluate and keep the best where asked. True when early stopping says enough."""
     begin = time.perf_counter()
     enough = False
     progress = run.progress
+    folder = save(run)  # before the evaluation, which may fail or be cut short
     if run.validator is not None:
         with run.state.ema.applied_to(run.state.model) if run.state.ema is not None else nullcontext():
             metrics = run.validator(run.state.model)
@@ -308,7 +321,7 @@ def save_and_evaluate(run: Run, log: TrainLog) -> bool:
         if patience is not None and progress.evaluations_without_gain >= patience:
             logger.info("early stop: %d evaluations without a better %s", patience, run.options.best_metric)
             enough = True
-    save(run)
+        checkpoint.update(folder, progress)
     log.pause(time.perf_counter() - begin)
     return enough
 
@@ -322,7 +335,7 @@ def save(run: Run) -> Path:
 
 def leave(run: Run, number: int) -> None:
     """Save, say how to go on, and end with the signal's exit code."""
-    folder = run.checkpointer.save_dir / f"iter_{run.progress.iteration}"
+    folder = run.checkpointer.folder(run.progress.iteration)
     if not checkpoint.is_whole(folder):
         save(run)
     logger.info(

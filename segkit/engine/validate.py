@@ -36,7 +36,7 @@ class Validator:
 
     def panels(self, dashboard: Dashboard, model: paddle.nn.Layer, iteration: int) -> None:
         """Input, label and prediction of the first few samples."""
-        if not dashboard.on or self.options.use_multilabel:
+        if not dashboard.on or self.options.use_multilabel or getattr(self.dataset, "use_multilabel", False):
             return
         from segkit.engine.evaluate import predict_sample
 

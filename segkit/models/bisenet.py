@@ -158,6 +158,8 @@ class BiSeNetV2(nn.Layer):
     loads. Keys and outputs are PaddleSeg's.
     """
 
+    train_outputs = 5
+
     def __init__(
         self,
         num_classes: int,

@@ -72,6 +72,8 @@ class DoveNet(nn.Layer):
     are multiples of 16. `base_channels` is the stem's width; the stages have 2, 4 and 8 times as many.
     """
 
+    train_outputs = 1
+
     def __init__(self, num_classes: int, in_channels: int = 3, base_channels: int = 32, pretrained: str | None = None):
         super().__init__()
         if base_channels < 1:

@@ -76,6 +76,8 @@ class UNet(nn.Layer):
     times as many. `pretrained` is a path that the engine loads. With 64, keys and outputs are PaddleSeg's.
     """
 
+    train_outputs = 1
+
     def __init__(
         self,
         num_classes: int,
