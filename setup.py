@@ -27,8 +27,15 @@ setup(
     python_requires=">=3.9",
     packages=find_packages(include=["segkit", "segkit.*"]),
     # Paddle itself is left out: the CPU or the GPU build that is there must not get a second one beside it.
-    install_requires=["numpy>=1.24", "opencv-python>=4.7", "pillow>=9.5", "pyyaml>=6.0", "tqdm>=4.60",
-                      "prettytable>=3.0", "visualdl>=2.5"],
+    install_requires=[
+        "numpy>=1.24",
+        "opencv-python>=4.7",
+        "pillow>=9.5",
+        "pyyaml>=6.0",
+        "tqdm>=4.60",
+        "prettytable>=3.0",
+        "visualdl>=2.5",
+    ],
     extras_require={**EXTRAS, "all": sorted({package for packages in EXTRAS.values() for package in packages})},
     entry_points={"console_scripts": ["segkit=segkit.cli.main:main"]},
     classifiers=[

@@ -54,6 +54,7 @@ def test_threads_are_set_before_paddle_is_imported(root):
 
 def test_without_paddle(monkeypatch):
     monkeypatch.setattr(runtime.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.delitem(sys.modules, "paddle")
     monkeypatch.delitem(vars(segkit), "load", raising=False)
     with pytest.raises(InputError, match="PaddlePaddle is not installed"):
         segkit.load  # noqa: B018

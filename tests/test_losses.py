@@ -8,10 +8,10 @@ import numpy as np
 import paddle
 import paddle.nn.functional as F
 import pytest
-from conftest import SHARED
 
 from segkit.errors import InputError
 from segkit.registry import LOSSES
+from tests.conftest import SHARED
 
 FILE = SHARED / "parity" / "losses.json"
 CASES = [c for c in json.loads(FILE.read_text())["cases"] if c["loss"] in LOSSES] if FILE.exists() else []

@@ -172,7 +172,7 @@ def test_resumed_run_ends_with_the_same_weights(config: Path, tmp_path: Path, wo
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_stopped_run_resumes_to_the_same_weights(data: Path, tmp_path: Path, number: int) -> None:
-    path = tiny_config(data, tmp_path / "c.yml", iters=400)
+    path = tiny_config(data, tmp_path / "c.yml", iters=150)
     command = [sys.executable, str(ROOT / "tools" / "train.py"), "--config", str(path), "--num_workers", "1",
                "--device", "cpu", "--save_interval", "1000", "--log_iters", "5"]  # fmt: skip
 
@@ -198,7 +198,7 @@ def test_a_stopped_run_resumes_to_the_same_weights(data: Path, tmp_path: Path, n
     whole = start("whole")
     for process in (resumed, whole):
         assert process.communicate(timeout=120) and process.returncode == 0
-    same_weights(tmp_path / "whole" / "iter_400", tmp_path / "parts" / "iter_400")
+    same_weights(tmp_path / "whole" / "iter_150", tmp_path / "parts" / "iter_150")
 
 
 class TestResumeMistakes:

@@ -39,13 +39,14 @@ def make_config(root: Path, transforms: list | None = None, model: dict | None =
     """A config of the data in `root / "data"`."""
     node = {"type": "Dataset", "dataset_root": str(root / "data"), "num_classes": 3, "transforms": transforms or RESIZE}
     node.update(dataset)
+    five = (model or {}).get("type") == "BiSeNetV2"  # outputs in training
     content = {
         "batch_size": 2,
         "iters": 2,
         "train_dataset": {**node, "mode": "train"},
         "val_dataset": {**node, "mode": "val"},
         "model": model or {"type": "UNet", "base_channels": 4},
-        "loss": {"types": [{"type": "CrossEntropyLoss"}], "coef": [1]},
+        "loss": {"types": [{"type": "CrossEntropyLoss"}], "coef": [1] * (5 if five else 1)},
         "optimizer": {"type": "Adam"},
         "lr_scheduler": {"type": "PolynomialDecay", "learning_rate": 0.001},
     }
