@@ -28,14 +28,11 @@ class WeightAverage:
         self.updates += 1
         for key, value in model.state_dict().items():
             average = self._average[key]
-            if (
-                value.dtype.is_floating_point()
-                if hasattr(value.dtype, "is_floating_point")
-                else value.is_floating_point()
-            ):
-                average.set_value(average * decay + value.astype(average.dtype) * (1 - decay))
+            if value.is_floating_point():
+                average.scale_(decay)
+                average.add_(value.astype(average.dtype) * (1 - decay))
             else:
-                average.set_value(value)
+                paddle.assign(value, average)
 
     def state_dict(self) -> dict[str, paddle.Tensor | np.ndarray]:
         """The averaged weights under the model's keys, and the number of updates."""
