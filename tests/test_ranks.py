@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -17,10 +18,10 @@ from tests.tiny import make_data, tiny_config
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def launch(ranks: int, folder: Path, *flags: str) -> subprocess.CompletedProcess:
+def launch(ranks: int, folder: Path, *flags: str, tool: str = "train") -> subprocess.CompletedProcess:
     start = ["-m", "paddle.distributed.launch", "--nproc_per_node", str(ranks), "--log_dir", str(folder / "ranks")]
-    command = [sys.executable, *(start if ranks > 1 else []), str(ROOT / "tools" / "train.py"), "--device", "cpu",
-               "--num_workers", "0", "--save_dir", str(folder), "--log_iters", "2", *flags]  # fmt: skip
+    command = [sys.executable, *(start if ranks > 1 else []), str(ROOT / "tools" / f"{tool}.py"), "--device", "cpu",
+               "--num_workers", "0", "--save_dir", str(folder), *flags]  # fmt: skip
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     return subprocess.run(command, capture_output=True, text=True, timeout=180, env=environment, cwd=folder.parent)
 
@@ -30,8 +31,9 @@ def runs(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("ranks")
     data = make_data(folder / "data", train=16, val=5)
     config = tiny_config(data, folder / "c.yml", iters=4)
-    one = launch(1, folder / "one", "--config", str(config), "--do_eval", "--batch_size", "4")
-    two = launch(2, folder / "two", "--config", str(config), "--do_eval", "--batch_size", "2")
+    flags = ("--config", str(config), "--do_eval", "--log_iters", "2", "--batch_size")
+    one = launch(1, folder / "one", *flags, "4")
+    two = launch(2, folder / "two", *flags, "2")
     for done in (one, two):
         assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     return folder
@@ -62,3 +64,19 @@ def test_only_the_main_rank_writes(runs: Path) -> None:
     text = (runs / "two" / "train.log").read_text(encoding="utf-8")
     assert text.count("iter: 2/4") == 1
     assert "4 iterations of 4 samples (2 x 2 ranks x 1 accumulated)" in text
+
+
+def test_two_ranks_share_the_photos_of_predict(runs: Path) -> None:
+    photos = runs / "photos"
+    photos.mkdir()
+    for index in range(4):
+        shutil.copy(runs / "data" / "images" / f"{index:03d}.png", photos)
+    (photos / "bad.png").write_bytes(b"")
+    flags = ("--model_path", str(runs / "one" / "best_model"), "--image_path", str(photos))
+    done = launch(2, runs / "masks", *flags, tool="predict")
+    assert done.returncode != 0
+    assert sorted(path.stem for path in (runs / "masks" / "mask").glob("*.png")) == ["000", "001", "002", "003"]
+    said = (runs / "masks" / "ranks" / "workerlog.0").read_text(encoding="utf-8")
+    assert "4 of 5 inputs are segmented" in said
+    assert "1 of 5 inputs could not be segmented, the others are done:" in said
+    assert "bad.png" in said

@@ -44,12 +44,25 @@ def predict(model: Segmenter, options: PredictOptions) -> dict[str, Any]:
             else:
                 failed += writer.write_video(item)
             bar.update()
-    done = len(mine) - len(failed)
-    logger.info("%d of %d inputs are segmented, results are in %s", done, len(mine), options.save_dir)
+    failed = _over_ranks(failed)
+    done = len(items) - len(failed)
+    logger.info("%d of %d inputs are segmented, results are in %s", done, len(items), options.save_dir)
     if failed:
-        title = f"{len(failed)} of {len(mine)} inputs could not be segmented, the others are done:"
+        others = ", the others are done" if done else ""
+        title = f"{len(failed)} of {len(items)} inputs could not be segmented{others}:"
         raise InputError(list_problems(title, failed))
     return {"images": done, "save_dir": options.save_dir}
+
+
+def _over_ranks(failed: list[str]) -> list[str]:
+    """What went wrong on all ranks together."""
+    if world_size() == 1:
+        return failed
+    import paddle
+
+    gathered: list[list[str]] = []
+    paddle.distributed.all_gather_object(gathered, failed)
+    return [text for part in gathered for text in part]
 
 
 def check(options: PredictOptions, num_classes: int) -> None:
