@@ -14,6 +14,7 @@ import yaml
 from segkit.config import check, components, legacy, merge
 from segkit.config.source import Mark, MarkedDict, MarkedList, marked, plain, read_value
 from segkit.errors import InputError, list_problems
+from segkit.log import logger
 from segkit.registry import nearest
 
 _ORDER = (
@@ -157,6 +158,8 @@ def _import_users_code(raw: MarkedDict) -> None:
         if "" not in sys.path and str(Path.cwd()) not in sys.path:
             sys.path.insert(0, str(Path.cwd()))
         try:
+            if name not in sys.modules:
+                logger.info("%s: imports: running the code of %s", raw.marks["imports"], name)
             importlib.import_module(name)
         except ModuleNotFoundError as error:
             if error.name != name.split(".")[0] and error.name != name:
