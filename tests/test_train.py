@@ -175,6 +175,8 @@ def test_a_stopped_run_resumes_to_the_same_weights(data: Path, tmp_path: Path, n
     path = tiny_config(data, tmp_path / "c.yml", iters=150)
     command = [sys.executable, str(ROOT / "tools" / "train.py"), "--config", str(path), "--num_workers", "1",
                "--device", "cpu", "--save_interval", "1000", "--log_iters", "5"]  # fmt: skip
+    if number == signal.SIGINT:
+        command += ["--use_ema", "--do_eval"]
 
     def start(folder: str, *more: str) -> subprocess.Popen:
         return subprocess.Popen(
