@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import List, Literal, Optional
 
 import paddle
+import paddle.nn.functional as F
 from paddle import Tensor, nn
 
 from segkit.errors import InputError
@@ -18,7 +19,8 @@ class CrossEntropyLoss(nn.Layer):
 
     `weight`: one factor per class; the mean is then divided by the pixels' weights. `top_k_percent_pixels`: only
     that share (0 to 1) of the pixels, the hardest, counts. `avg_non_ignore=False` divides by all pixels, the
-    ignored and the unweighted alike, as mmsegmentation does. `data_format`: layout of the logits.
+    ignored and the unweighted alike, as mmsegmentation does. `data_format`: layout of the logits. `label_smoothing`:
+    the share of the target that is spread evenly over all classes (Szegedy et al., https://arxiv.org/abs/1512.00567).
     """
 
     def __init__(
@@ -28,23 +30,42 @@ class CrossEntropyLoss(nn.Layer):
         top_k_percent_pixels: float = 1.0,
         avg_non_ignore: bool = True,
         data_format: Literal["NCHW", "NHWC"] = "NCHW",
+        label_smoothing: float = 0.0,
     ):
         super().__init__()
-        self.weight = check_weight("CrossEntropyLoss", weight)
+        name = type(self).__name__
+        self.weight = check_weight(name, weight)
         self.ignore_index = ignore_index
-        self.top_k_percent_pixels = check_share("CrossEntropyLoss", top_k_percent_pixels)
+        self.top_k_percent_pixels = check_share(name, top_k_percent_pixels)
         self.avg_non_ignore = avg_non_ignore
         self.channel_axis = data_format.index("C")
+        if not 0 <= label_smoothing < 1:
+            raise InputError(
+                f"{name}: label_smoothing is out of range (got {label_smoothing}, expected at least 0 and below 1). "
+                "Usual values are 0.05 and 0.1."
+            )
+        self.label_smoothing = label_smoothing
 
     @in_float32
     def forward(self, logits: Tensor, label: Tensor, semantic_weights: Optional[Tensor] = None) -> Tensor:
         """`logits [N, C, H, W]`, `label [N, H, W]`; `semantic_weights [N, H, W]` multiplies each pixel's loss."""
         weight = None
         if self.weight is not None:
-            weight = weight_tensor("CrossEntropyLoss", self.weight, logits, self.channel_axis)
+            weight = weight_tensor(type(self).__name__, self.weight, logits, self.channel_axis)
         loss, mask, each = pixel_cross_entropy(logits, label, self.ignore_index, weight, self.channel_axis)
+        if self.label_smoothing:
+            even = -F.log_softmax(logits, axis=self.channel_axis)  # against every class alike
+            if weight is not None:
+                even = even * weight.reshape([-1 if axis == self.channel_axis % 4 else 1 for axis in range(4)])
+            even = even.mean(axis=self.channel_axis) * mask
+            loss = (1 - self.label_smoothing) * loss + self.label_smoothing * even
         if semantic_weights is not None:
             loss = loss * semantic_weights.astype(loss.dtype)
+        return self.mean(loss, mask, each)
+
+    def mean(self, loss: Tensor, mask: Tensor, each: Optional[Tensor]) -> Tensor:
+        """The mean of each pixel's `loss [N, H, W]` (0 where ignored) as the arguments say. `mask`: 1 where valid;
+        `each`: class weight of each pixel."""
         if self.top_k_percent_pixels < 1:
             return _hardest(loss, each, self.top_k_percent_pixels)
         if not self.avg_non_ignore:
