@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from segkit.cli import data
 from segkit.cli import main as cli
 from segkit.options import TrainOptions
 from tests.tiny import make_data, tiny_config
@@ -104,7 +105,10 @@ def test_obsolete_flags_are_accepted_with_a_notice(config: Path, tmp_path: Path,
         assert f"{flag} is an obsolete flag of PaddleSeg: accepted, without effect" in said
 
 
-@pytest.mark.parametrize("command", [[], *([name] for name in cli.COMMANDS)], ids=lambda c: c[0] if c else "segkit")
+ALL = [[], *([name] for name in cli.COMMANDS), *(["data", name] for name in data.COMMANDS)]
+
+
+@pytest.mark.parametrize("command", ALL, ids=lambda c: " ".join(c) or "segkit")
 def test_help(command: list[str], capsys) -> None:
     try:
         code = cli.main([*command, "--help"])
@@ -116,6 +120,11 @@ def test_help(command: list[str], capsys) -> None:
     if command == ["train"]:
         for name in TrainOptions.__dataclass_fields__:
             assert f"--{name} " in text or f"--{name}]" in text or f"--{name}\n" in text, name
+
+
+def test_an_unknown_data_command(capsys) -> None:
+    assert cli.main(["data", "convrt"]) == 2
+    assert "segkit data: unknown command 'convrt'." in capsys.readouterr().err
 
 
 def test_version(capsys) -> None:

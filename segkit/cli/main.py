@@ -18,6 +18,7 @@ COMMANDS = {
     "export": "write a trained model for deployment",
     "infer": "segment photos with an exported model",
     "config": "print or check a resolved config",
+    "data": "convert, split and check data sets",
     "info": "versions and device, or a model's layers, parameters and FLOPs",
 }
 _DISK = {
@@ -83,10 +84,19 @@ def _run(command: str, argv: list[str]) -> int:
             f"unknown command '{command}'.{nearest(command, list(COMMANDS))} Commands: {', '.join(COMMANDS)}. "
             "See segkit --help."
         )
+    title = command
+    if command == "data":
+        from segkit.cli import data
+
+        name, argv = data.subcommand(argv)
+        if name is None:
+            print(data.usage())
+            return 0
+        title, command = f"data {name}", f"data_{name}"
     from segkit.cli.flags import Parser, add_common
 
     module = importlib.import_module(f"segkit.cli.{command}")
-    parser = Parser(prog=f"segkit {command}", description=module.__doc__, allow_abbrev=False)
+    parser = Parser(prog=f"segkit {title}", description=module.__doc__, allow_abbrev=False)
     module.add_arguments(parser)
     add_common(parser)
     parser.add_argument("--version", action="store_true", help="print the version")

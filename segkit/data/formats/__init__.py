@@ -1,0 +1,1 @@
+"""The label formats that `segkit data convert` reads, one file each."""
