@@ -1,4 +1,4 @@
-"""`segkit data COMMAND ...`: labels in, and a doctor for data sets; each command is a file segkit/cli/data_<name>.py."""
+"""`segkit data COMMAND ...`: labels in, and a doctor for data sets; a command is a file segkit/cli/data_NAME.py."""
 
 from __future__ import annotations
 
