@@ -5,32 +5,9 @@ from __future__ import annotations
 import paddle
 from paddle import Tensor, nn
 
-from segkit.errors import InputError
-from segkit.models.layers import ConvBNReLU, resize_to
+from segkit.models.layers import resize_to
+from segkit.models.unet_layers import UNetEncoder, stage_widths, two_convs
 from segkit.registry import MODELS
-
-
-def _two_convs(in_channels: int, out_channels: int) -> list[nn.Layer]:
-    return [ConvBNReLU(in_channels, out_channels, 3), ConvBNReLU(out_channels, out_channels, 3)]
-
-
-class _Encoder(nn.Layer):
-    """[N, in, H, W] -> the deepest map (1/16) and the four skip maps, the finest (full size) first."""
-
-    def __init__(self, in_channels: int, widths: list[int]):
-        super().__init__()
-        self.double_conv = nn.Sequential(*_two_convs(in_channels, widths[0]))
-        self.down_sample_list = nn.LayerList(
-            [nn.Sequential(nn.MaxPool2D(2, 2), *_two_convs(before, after)) for before, after in zip(widths, widths[1:])]
-        )
-
-    def forward(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
-        skips = []
-        x = self.double_conv(x)
-        for down in self.down_sample_list:
-            skips.append(x)
-            x = down(x)
-        return x, skips
 
 
 class _Up(nn.Layer):
@@ -44,7 +21,7 @@ class _Up(nn.Layer):
         if use_deconv:
             raised = out_channels // 2
             self.deconv = nn.Conv2DTranspose(in_channels, raised, kernel_size=2, stride=2)
-        self.double_conv = nn.Sequential(*_two_convs(in_channels + raised, out_channels))
+        self.double_conv = nn.Sequential(*two_convs(in_channels + raised, out_channels))
 
     def forward(self, x: Tensor, skip: Tensor) -> Tensor:
         if self.use_deconv:
@@ -88,13 +65,8 @@ class UNet(nn.Layer):
         pretrained: str | None = None,
     ):
         super().__init__()
-        if base_channels < 2:
-            raise InputError(
-                f"model.base_channels: the network has no channels left (got {base_channels}, expected 2 or more). "
-                "Take 16 to 64."
-            )
-        widths = [base_channels * times for times in (1, 2, 4, 8, 8)]
-        self.encode = _Encoder(in_channels, widths)
+        widths = stage_widths(base_channels, (1, 2, 4, 8, 8))
+        self.encode = UNetEncoder(in_channels, widths)
         self.decode = _Decoder(widths, align_corners, use_deconv)
         # Published weights name the last convolution twice; both names are the one layer.
         self.cls = self.conv = nn.Conv2D(widths[0], num_classes, kernel_size=3, padding=1)
