@@ -1,1 +1,1 @@
-"""Measurements: `python -m benchmarks.<name> --help`."""
+"""Measurements: `python -m benchmarks` lists them, `python -m benchmarks NAME --help` tells the flags of one."""

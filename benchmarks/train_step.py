@@ -1,21 +1,19 @@
-"""Seconds of a training step on the CPU, Paddle's convolutions against oneDNN's: `python -m benchmarks.train_step`.
+"""Seconds and memory of a training step on the CPU: Paddle's convolutions, oneDNN's, PaddleSeg, torch.
 
-Every measurement is a process of its own; the ways take turns, so that what else the machine does falls on all of them.
+Every measurement is a process of its own; the sides take turns. With `--paddleseg PYTHON` and `--torch PYTHON` their
+models of the same shape take part: PaddleSeg's as it comes (Paddle sets one thread), and a U-Net of torch.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
-import os
-import platform
-import statistics
-import subprocess
 import sys
 import time
-from contextlib import contextmanager
-from typing import Any, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
 
+from benchmarks import harness
 from segkit import registry, runtime
 
 # name: (precision or None for Paddle's own convolutions, malloc tuned, threads as Paddle sets them)
@@ -28,11 +26,13 @@ WAYS = {
     "oneDNN bf16": ("bf16", False, False),
     "oneDNN bf16 + malloc": ("bf16", True, False),
 }
+TORCH_WAYS = ("plain", "channels-last", "bf16")
 MODELS = {
     "UNet16": ("UNet", {"num_classes": 2, "base_channels": 16}, (4, 3, 224, 224)),
     "UNet": ("UNet", {"num_classes": 2}, (2, 3, 512, 512)),
     "BiSeNetV2": ("BiSeNetV2", {"num_classes": 2}, (4, 3, 512, 512)),
 }
+SEED = 1
 
 
 def measure(model: str, way: str, steps: int) -> dict[str, Any]:
@@ -47,7 +47,7 @@ def measure(model: str, way: str, steps: int) -> dict[str, Any]:
 
     malloc = malloc and tune_malloc()
     name, arguments, shape = MODELS[model]
-    paddle.seed(1)
+    paddle.seed(SEED)
     net = registry.MODELS.get(name)(**arguments)
     optimizer = paddle.optimizer.Momentum(0.01, parameters=net.parameters())
     image, label = paddle.randn(shape), paddle.randint(0, arguments["num_classes"], [shape[0], *shape[2:]])
@@ -61,106 +61,61 @@ def measure(model: str, way: str, steps: int) -> dict[str, Any]:
             optimizer.clear_grad()
             value = float(loss)
             seconds.append(time.perf_counter() - start)
-    import resource
-
     return {
         "seconds": seconds[1:],
-        "memory": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
+        "memory": harness.this_process(),
         "loss": value,
         "malloc": malloc,
         "convolutions": dict(counts),
     }
 
 
-@contextmanager
-def busy(number: int) -> Iterator[None]:
-    """`number` niced processes that compute without end, as loader workers do."""
-    hogs = [subprocess.Popen([sys.executable, "-c", "import os\nos.nice(10)\nwhile True: pass"]) for _ in range(number)]
-    try:
-        yield
-    finally:
-        for hog in hogs:
-            hog.kill()
-            hog.wait()
-
-
-def used_by_others(before: tuple[float, float], own: float) -> float:
-    """Cores taken by other processes since `before`, a result of `cpu_seconds`; `own`: our processor seconds."""
-    total, now = cpu_seconds()
-    return max(0.0, (total - before[0] - own) / (now - before[1]))
-
-
-def cpu_seconds() -> tuple[float, float]:
-    """Processor seconds of the whole machine, and the time."""
-    with open("/proc/stat", encoding="ascii") as file:
-        user, nice, system = (int(v) for v in file.readline().split()[1:4])
-    return (user + nice + system) / os.sysconf("SC_CLK_TCK"), time.perf_counter()
-
-
 def in_process(model: str, way: str, steps: int) -> dict[str, Any]:
-    """`measure` in a new process; "others" is what other processes took meanwhile, in cores."""
+    """`measure` in a new process."""
     command = [sys.executable, "-m", "benchmarks.train_step", "--one", model, way, "--steps", str(steps)]
-    environment = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
-    if WAYS[way][2]:
-        environment["OMP_NUM_THREADS"] = "1"  # what Paddle sets when nobody else does
-    before, own = cpu_seconds(), os.times()
-    result = subprocess.run(command, capture_output=True, text=True, env=environment)
-    if result.returncode:
-        raise RuntimeError(f"{model}, {way}: {result.stderr[-2000:]}")
-    after = os.times()
-    taken = after.children_user + after.children_system - own.children_user - own.children_system
-    return {**json.loads(result.stdout.splitlines()[-1]), "others": used_by_others(before, taken)}
+    # 1 is what Paddle sets when nobody else does
+    return harness.child(command, {"OMP_NUM_THREADS": "1" if WAYS[way][2] else None})
 
 
-def table(model: str, results: dict[str, list[dict[str, Any]]], baseline: str) -> list[str]:
-    """Lines of the Markdown table of one model."""
-    medians = {way: [statistics.median(r["seconds"]) for r in runs] for way, runs in results.items()}
-    shape = "x".join(str(n) for n in MODELS[model][2])
-    lines = [
-        "",
-        f"{model}, {shape}: seconds a step (median of the runs' medians, lowest and highest)",
-        "",
-        f"| way | step | spread | {baseline} / this | peak GiB | others' cores | loss |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    for way, runs in results.items():
-        middle = statistics.median(medians[way])
-        ratio = statistics.median(a / b for a, b in zip(medians[baseline], medians[way]))
-        others = statistics.median(r["others"] for r in runs)
-        memory = max(r["memory"] for r in runs)
-        spread = f"{min(medians[way]):.3f}-{max(medians[way]):.3f}"
-        lines.append(
-            f"| {way} | {middle:.3f} | {spread} | {ratio:.2f} | {memory:.1f} | {others:.2f} | {runs[0]['loss']:.5f} |"
-        )
-    return lines
+def of_peer(python: str, script: str, model: str, way: str, steps: int) -> dict[str, Any]:
+    """The same step by another toolkit in its own interpreter."""
+    name, arguments, shape = MODELS[model]
+    job = {"model": name, "arguments": arguments, "shape": shape, "steps": steps, "way": way}
+    job["threads"] = runtime.physical_cores()
+    command = [python, str(Path(__file__).with_name(script)), json.dumps(job)]
+    return harness.child(command, {"OMP_NUM_THREADS": None})
 
 
-def machine() -> str:
-    """Processor, cores and versions."""
+def sides(args: Any, model: str) -> dict[str, Any]:
+    """What is to be measured of one model: name -> a function that measures it once."""
+    found = {}
+    name, arguments, _ = MODELS[model]
+    if args.paddleseg and "base_channels" not in arguments:  # its U-Net has one width
+        found["PaddleSeg"] = partial(of_peer, args.paddleseg, "train_step_peer.py", model, "PaddleSeg", args.steps)
+    found.update({way: partial(in_process, model, way, args.steps) for way in args.ways})
+    if args.torch and name == "UNet":
+        for way in TORCH_WAYS:
+            found[f"torch {way}"] = partial(of_peer, args.torch, "train_step_peer.py", model, way, args.steps)
+    return found
+
+
+def onednn() -> str:
+    """The oneDNN that Paddle's wheel brings."""
     runtime.require_paddle()
-    import paddle
-
     from segkit.engine.onednn import library
 
-    processor = platform.processor() or platform.machine()
-    with open("/proc/cpuinfo", encoding="utf-8") as file:
-        names = [line.split(":", 1)[1].strip() for line in file if line.startswith("model name")]
     try:
         found = library.load()
-        onednn = f"oneDNN {found.version}, instruction set {found.isa:#x}, {found.threads} threads"
     except library.Unavailable as reason:
-        onednn = f"no oneDNN: {reason}"
-    return (
-        f"{names[0] if names else processor}, {runtime.physical_cores()} cores; Python {platform.python_version()}, "
-        f"Paddle {paddle.__version__}, {onednn}"
-    )
+        return f"no oneDNN: {reason}"
+    return f"oneDNN {found.version}, instruction set {found.isa:#x}, {found.threads} threads"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    """Print one table a model."""
+    parser = harness.parser(__doc__, rounds=3, peers=("paddleseg", "torch"))
     parser.add_argument("--models", nargs="+", default=["UNet16", "BiSeNetV2"], choices=list(MODELS))
     parser.add_argument("--ways", nargs="+", default=list(WAYS), choices=list(WAYS))
-    parser.add_argument("--rounds", type=int, default=3, help="processes for each way")
     parser.add_argument("--steps", type=int, default=4, help="steps timed in each process, after one untimed")
     parser.add_argument("--busy", type=int, default=0, help="niced processes that compute beside it")
     parser.add_argument("--one", nargs=2, metavar=("MODEL", "WAY"), help="measure in this process, print JSON")
@@ -168,14 +123,23 @@ def main() -> None:
     if args.one:
         print(json.dumps(measure(*args.one, args.steps)))
         return
-    print(f"{machine()}; {args.rounds} rounds of {args.steps} steps, {args.busy} busy processes beside", flush=True)
+    if args.paddleseg:
+        harness.require_python(args.paddleseg, "paddleseg", "--paddleseg")
+    if args.torch:
+        harness.require_python(args.torch, "torch", "--torch")
+    about = f"{harness.machine('paddlepaddle')}, {onednn()}"
+    print(f"{about}; {args.rounds} rounds of {args.steps} steps, {args.busy} busy processes beside", flush=True)
+    everything = {}
     for model in args.models:
-        results: dict[str, list[dict[str, Any]]] = {way: [] for way in args.ways}
-        with busy(args.busy):
-            for _ in range(args.rounds):
-                for way, runs in results.items():
-                    runs.append(in_process(model, way, args.steps))
-        print("\n".join(table(model, results, args.ways[0])), flush=True)
+        with harness.busy(args.busy):
+            results = harness.alternate(sides(args, model), args.rounds)
+        shape = "x".join(str(n) for n in MODELS[model][2])
+        print(f"\n{model}, {shape}\n\n{harness.compared(results, next(iter(results)), 's/step')}", flush=True)
+        print("last loss: " + ", ".join(f"{name} {runs[0]['loss']:.5f}" for name, runs in results.items()), flush=True)
+        everything[model] = results
+        plot = args.plot and args.plot.with_name(f"{args.plot.stem}_{model}{args.plot.suffix}")
+        harness.bars(plot, results, f"A training step of {model}, {shape}, on the CPU")
+    harness.write_json(args.json, everything, about)
 
 
 if __name__ == "__main__":
