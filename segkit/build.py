@@ -27,7 +27,8 @@ _NESTED: dict[str, tuple[Registry, ...]] = {
 def build(registry: Registry, node: dict[str, Any], **defaults: Any) -> Any:
     """The object of a node `{type: Name, key: value, ...}`, nested nodes built first.
 
-    `defaults` fill keys that the node leaves out and the class takes; they reach nested nodes of the same kind.
+    `defaults` fill keys that the node leaves out and the class takes; they reach a loss's inner losses, and
+    `in_channels` a model's backbone.
     """
     cls = registry.get(node["type"])
     takes = fields_of(cls)
@@ -48,9 +49,14 @@ def _nested(kind: str, value: Any, defaults: dict[str, Any]) -> Any:
         return {key: _nested(kind, item, defaults) for key, item in value.items()}
     for registry in _NESTED.get(kind, ()):
         if value["type"] in registry:
-            passed = defaults if registry.kind == kind and kind == "loss" else {}
-            return build(registry, value, **passed)
+            return build(registry, value, **_passed_down(kind, registry.kind, defaults))
     return value
+
+
+def _passed_down(outer: str, inner: str, defaults: dict[str, Any]) -> dict[str, Any]:
+    if outer == inner == "loss":
+        return defaults
+    return {key: defaults[key] for key in ("in_channels",) if key in defaults and inner == "backbone"}
 
 
 @dataclass(frozen=True)

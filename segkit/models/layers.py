@@ -73,6 +73,45 @@ class DepthwiseConvBN(nn.Layer):
         return self.depthwise_conv(x)
 
 
+class SeparableConvBNReLU(nn.Layer):
+    """A convolution of each channel by itself and BatchNorm, then a 1x1 convolution, BatchNorm and ReLU.
+    [N, in, H, W] -> [N, out, H, W]."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        stride: int = 1,
+        padding: Padding | None = None,
+        dilation: int = 1,
+        bias: bool = True,
+    ):
+        super().__init__()
+        self.depthwise_conv = ConvBN(
+            in_channels, in_channels, kernel_size, stride, padding, dilation, groups=in_channels, bias=bias
+        )
+        self.piontwise_conv = ConvBNReLU(in_channels, out_channels, 1, bias=bias)  # published weights spell it so
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.piontwise_conv(self.depthwise_conv(x))
+
+
+class AuxHead(nn.Layer):
+    """Class scores from an inner map, for an auxiliary loss. [N, in, h, w] -> [N, out, h, w]."""
+
+    def __init__(
+        self, in_channels: int, hidden_channels: int, out_channels: int, dropout: float = 0.1, bias: bool = True
+    ):
+        super().__init__()
+        self.conv_bn_relu = ConvBNReLU(in_channels, hidden_channels, 3, bias=bias)
+        self.dropout = nn.Dropout(dropout)
+        self.conv = nn.Conv2D(hidden_channels, out_channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(self.dropout(self.conv_bn_relu(x)))
+
+
 @paddle.jit.not_to_static
 def resize_to(x: Tensor, like: Tensor, mode: str = "bilinear", align_corners: bool = False) -> Tensor:
     """`x` [N, C, h, w] at the height and width of `like` [N, *, H, W].

@@ -1,0 +1,107 @@
+"""DeepLabV3 (Chen et al., https://arxiv.org/abs/1706.05587) and DeepLabV3+ (https://arxiv.org/abs/1802.02611)."""
+
+from __future__ import annotations
+
+from typing import Sequence
+
+import paddle
+from paddle import Tensor, nn
+
+from segkit.models.backboned import BackboneModel
+from segkit.models.layers import ConvBNReLU, SeparableConvBNReLU, resize_to
+from segkit.models.pyramid import ASPP
+from segkit.registry import MODELS
+
+
+class Decoder(nn.Layer):
+    """A coarse map [N, context_channels, h, w] raised onto a fine one [N, in, H, W] -> scores
+    [N, num_classes, H, W]."""
+
+    def __init__(self, num_classes: int, in_channels: int, context_channels: int, align_corners: bool):
+        super().__init__()
+        self.align_corners = align_corners
+        self.conv_bn_relu1 = ConvBNReLU(in_channels, 48, 1)
+        self.conv_bn_relu2 = SeparableConvBNReLU(context_channels + 48, 256, 3)
+        self.conv_bn_relu3 = SeparableConvBNReLU(256, 256, 3)
+        self.conv = nn.Conv2D(256, num_classes, 1)
+
+    def forward(self, x: Tensor, fine: Tensor) -> Tensor:
+        fine = self.conv_bn_relu1(fine)
+        x = resize_to(x, fine, align_corners=self.align_corners)
+        return self.conv(self.conv_bn_relu3(self.conv_bn_relu2(paddle.concat([x, fine], axis=1))))
+
+
+class _PlusHead(nn.Layer):
+    def __init__(
+        self, num_classes: int, channels: list[int], rates: Sequence[int], out_channels: int, align_corners: bool
+    ):
+        super().__init__()
+        self.aspp = ASPP(rates, channels[1], out_channels, align_corners, separable=True)
+        self.decoder = Decoder(num_classes, channels[0], out_channels, align_corners)
+
+    def forward(self, maps: list[Tensor]) -> list[Tensor]:
+        return [self.decoder(self.aspp(maps[1]), maps[0])]
+
+
+class _Head(nn.Layer):
+    def __init__(
+        self, num_classes: int, channels: list[int], rates: Sequence[int], out_channels: int, align_corners: bool
+    ):
+        super().__init__()
+        self.aspp = ASPP(rates, channels[0], out_channels, align_corners)
+        self.cls = nn.Conv2D(out_channels, num_classes, 1)
+
+    def forward(self, maps: list[Tensor]) -> list[Tensor]:
+        return [self.cls(self.aspp(maps[0]))]
+
+
+@MODELS.register
+class DeepLabV3P(BackboneModel):
+    """[N, in_channels, H, W] -> [[N, num_classes, H, W]]: `ASPP` over the coarse of two maps, then a decoder with the
+    fine one.
+
+    `backbone_indices`: the fine and the coarse map. `aspp_ratios`: dilations, (1, 12, 24, 36) at an output stride
+    of 8, (1, 6, 12, 18) at 16. Keys and outputs are PaddleSeg's.
+    """
+
+    train_outputs = 1
+    map_count = 2
+
+    def __init__(
+        self,
+        num_classes: int,
+        backbone: nn.Layer | None = None,
+        backbone_indices: Sequence[int] = (0, 3),
+        aspp_ratios: Sequence[int] = (1, 6, 12, 18),
+        aspp_out_channels: int = 256,
+        align_corners: bool = False,
+        in_channels: int = 3,
+        pretrained: str | None = None,
+    ):
+        super().__init__(backbone, backbone_indices, in_channels, align_corners, pretrained)
+        self.head = _PlusHead(num_classes, self.map_channels, aspp_ratios, aspp_out_channels, align_corners)
+
+
+@MODELS.register
+class DeepLabV3(BackboneModel):
+    """[N, in_channels, H, W] -> [[N, num_classes, H, W]]: `ASPP` over the last map.
+
+    `aspp_ratios`: dilations, as in `DeepLabV3P`. Keys and outputs are PaddleSeg's.
+    """
+
+    train_outputs = 1
+    map_count = 1
+
+    def __init__(
+        self,
+        num_classes: int,
+        backbone: nn.Layer | None = None,
+        backbone_indices: Sequence[int] = (3,),
+        aspp_ratios: Sequence[int] = (1, 6, 12, 18),
+        aspp_out_channels: int = 256,
+        align_corners: bool = False,
+        in_channels: int = 3,
+        pretrained: str | None = None,
+    ):
+        super().__init__(backbone, backbone_indices, in_channels, align_corners, pretrained)
+        self.head = _Head(num_classes, self.map_channels, aspp_ratios, aspp_out_channels, align_corners)

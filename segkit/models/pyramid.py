@@ -1,0 +1,71 @@
+"""Context modules: the same map looked at with several fields of view."""
+
+from __future__ import annotations
+
+from typing import Sequence
+
+import paddle
+from paddle import Tensor, nn
+
+from segkit.models.layers import ConvBNReLU, SeparableConvBNReLU, resize_to
+
+
+class PooledImage(nn.Sequential):
+    """The mean of the whole map, projected. [N, in, h, w] -> [N, out, 1, 1]."""
+
+    def __init__(self, in_channels: int, out_channels: int):
+        super().__init__(nn.AdaptiveAvgPool2D(1), ConvBNReLU(in_channels, out_channels, 1, bias=False))
+
+
+class ASPP(nn.Layer):
+    """Atrous spatial pyramid pooling: convolutions of several dilations beside the image's mean
+    (Chen et al., https://arxiv.org/abs/1706.05587). [N, in, h, w] -> [N, out, h, w].
+
+    `rates`: dilations; 1 is a 1x1 convolution. `separable`: depthwise and pointwise instead of dense 3x3.
+    """
+
+    def __init__(
+        self, rates: Sequence[int], in_channels: int, out_channels: int, align_corners: bool, separable: bool = False
+    ):
+        super().__init__()
+        self.align_corners = align_corners
+        dilated = SeparableConvBNReLU if separable else ConvBNReLU
+        self.aspp_blocks = nn.LayerList(
+            [
+                ConvBNReLU(in_channels, out_channels, 1)
+                if rate == 1
+                else dilated(in_channels, out_channels, 3, padding=rate, dilation=rate)
+                for rate in rates
+            ]
+        )
+        self.global_avg_pool = PooledImage(in_channels, out_channels)
+        self.conv_bn_relu = ConvBNReLU(out_channels * (len(rates) + 1), out_channels, 1)
+        self.dropout = nn.Dropout(0.1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        maps = [block(x) for block in self.aspp_blocks]
+        maps.append(resize_to(self.global_avg_pool(x), x, align_corners=self.align_corners))
+        return self.dropout(self.conv_bn_relu(paddle.concat(maps, axis=1)))
+
+
+class PyramidPooling(nn.Layer):
+    """The map beside its means over grids of several sizes (Zhao et al., https://arxiv.org/abs/1612.01105).
+    [N, in, h, w] -> [N, out, h, w].
+
+    `bin_sizes`: cells along each side. `reduce`: each grid gets an equal share of `in` channels, else all of them.
+    """
+
+    def __init__(
+        self, in_channels: int, out_channels: int, bin_sizes: Sequence[int], align_corners: bool, reduce: bool = True
+    ):
+        super().__init__()
+        self.align_corners = align_corners
+        width = in_channels // len(bin_sizes) if reduce else in_channels
+        self.stages = nn.LayerList(
+            [nn.Sequential(nn.AdaptiveAvgPool2D(size), ConvBNReLU(in_channels, width, 1)) for size in bin_sizes]
+        )
+        self.conv_bn_relu2 = ConvBNReLU(in_channels + width * len(bin_sizes), out_channels, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        pooled = [resize_to(stage(x), x, align_corners=self.align_corners) for stage in self.stages]
+        return self.conv_bn_relu2(paddle.concat([x, *pooled[::-1]], axis=1))
