@@ -56,6 +56,7 @@ class TrainOptions(CommonOptions):
     deterministic: bool = option(False, "deterministic GPU kernels: reproducible, slower")
     no_onednn: bool = option(False, "on the CPU, use Paddle's own convolutions")
     best_metric: str = option("mIoU", "what makes a model the best: mIoU, mDice, Acc, Kappa or IoU/<class>")
+    offline: bool = option(False, "download nothing: pretrained weights come from the cache or a path")
     trust: bool = option(False, "run what the config's `imports:` name; so far that is always done, and said")
     teacher_config: Optional[str] = option(None, "config of the teacher to distil from")
     teacher_model_path: Optional[str] = option(None, "weights of the teacher")

@@ -11,23 +11,30 @@ import paddle
 from segkit import __version__
 from segkit.config import Config
 from segkit.dist import world_size
+from segkit.engine.download import is_url, weights_from
 from segkit.engine.weights import load_weights
 from segkit.errors import InputError
 from segkit.log import logger
 from segkit.options import TrainOptions
 
 
-def load_pretrained(cfg: Config, model: paddle.nn.Layer) -> None:
-    """`model.pretrained`: weights to start from; what did not fit is listed in the log."""
-    path = cfg.data["model"].get("pretrained")
-    if path is None:
-        return
-    place = cfg.mark("model", "pretrained")
-    try:
-        report = load_weights(model, path if "://" in path else cfg.find(path))
-    except InputError as error:
-        raise InputError(f"{place}: model.pretrained: {error}") from error
-    logger.info("pretrained weights: %s", report)
+def load_pretrained(cfg: Config, model: paddle.nn.Layer, offline: bool = False) -> None:
+    """`model.pretrained` and that of its parts (`model.backbone.pretrained`): weights to start from, paths or URLs.
+
+    What did not fit, such as the head of another number of classes, is listed in the log.
+    """
+    nodes = [(("model", key), getattr(model, key, None), value) for key, value in cfg.data["model"].items()]
+    parts = [(place, layer, value) for place, layer, value in nodes if isinstance(layer, paddle.nn.Layer)]
+    for place, layer, node in [*parts, (("model",), model, cfg.data["model"])]:
+        path = node.get("pretrained") if isinstance(node, dict) else None
+        if path is None:
+            continue
+        key = ".".join((*place, "pretrained"))
+        try:
+            report = load_weights(layer, weights_from(path, offline) if is_url(path) else cfg.find(path))
+        except InputError as error:
+            raise InputError(f"{cfg.mark(*place, 'pretrained')}: {key}: {error}") from error
+        logger.info("%s: %s", key, report)
 
 
 def say_start(cfg: Config, options: TrainOptions, dataset: Any, model: paddle.nn.Layer) -> None:

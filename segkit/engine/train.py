@@ -100,7 +100,8 @@ def prepare(cfg: Config, options: TrainOptions) -> Run:
     validator = Validator(cfg, options) if options.do_eval else None
     seed_everything(options.seed)
     model = build.build_model(cfg)
-    load_pretrained(cfg, model)
+    if resume is None:
+        load_pretrained(cfg, model, options.offline)
     build.at_place(cfg, "freeze", lambda: freeze(model, cfg.freeze))
     model = synchronise(model, device)
     node = cfg.data["lr_scheduler"]

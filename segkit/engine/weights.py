@@ -20,6 +20,7 @@ PathLike = Union[str, "os.PathLike[str]"]
 
 _NAMES_KEY = "StructuredToParameterName@@"  # paddle.save adds it: state_dict key -> Paddle's own parameter name
 _SLICES_KEY = "UnpackBigParamInfor@@"  # and this to protocol 2 files with arrays beyond 1 GB, which it cuts up
+_ANOTHER_WIDTH = 0.5  # share of arrays of another shape from which on it is not only another head
 _WRAPPERS = ("state_dict", "model", "params")
 
 
@@ -194,7 +195,8 @@ def load_weights(model: paddle.nn.Layer, path: PathLike, strict: bool = False) -
     """Copy what fits by key and shape into the model, and say what did not.
 
     Keys go through the model's `key_map` where it has one: a dict of prefixes (file's -> model's) or a method
-    key -> key. Nothing fitting is an `InputError`; with `strict`, anything not fitting is, and the model is unchanged.
+    key -> key. Nothing fitting is an `InputError`, and so is another width (more than a head of another shape); with
+    `strict`, anything not fitting is. The model is unchanged then.
     """
     file = weights_file(path)
     state = _renamed(load_state(file), getattr(model, "key_map", None))
@@ -212,6 +214,13 @@ def load_weights(model: paddle.nn.Layer, path: PathLike, strict: bool = False) -
     name = type(model).__name__
     if not report.matched:
         raise InputError(_another_model(report, name, state, own))
+    if len(report.shape_mismatch) > _ANOTHER_WIDTH * (len(report.matched) + len(report.shape_mismatch)):
+        title = (
+            f"{file}: weights of a {name} of another width, nothing was loaded (got "
+            f"{len(report.shape_mismatch)} arrays of another shape, expected a head's at most). Mend the model's "
+            "arguments, or give weights of its own size."
+        )
+        raise InputError(list_problems(title, report.problems(), limit=5))
     if strict and not report.complete:
         title = f"{file}: the weights are not those of this {name}. Give its own weights, or correct the config."
         raise InputError(list_problems(title, report.problems()))
