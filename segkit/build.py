@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Optional
 
 from segkit.config import Config
 from segkit.config.signature import fields_of
@@ -14,7 +14,10 @@ from segkit.registry import BACKBONES, DATASETS, LOSSES, MODELS, TRANSFORMS, Reg
 if TYPE_CHECKING:
     import numpy as np
 
-_SHARED = ("num_classes", "class_names", "palette", "ignore_index", "img_channels")
+_SHARED = (
+    *("num_classes", "class_names", "palette", "ignore_index", "img_channels"),
+    *("label_map", "reduce_zero_label", "nodata"),
+)
 _NESTED: dict[str, tuple[Registry, ...]] = {
     "model": (BACKBONES, MODELS),
     "backbone": (BACKBONES,),
@@ -68,6 +71,7 @@ class DataInfo:
     class_names: list[str]
     palette: np.ndarray
     img_channels: int
+    nodata: Optional[float] = None
 
 
 def data_info(cfg: Config) -> DataInfo:

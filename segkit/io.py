@@ -2,7 +2,7 @@
 
 Files are read and written as bytes, so that any path Python can open works. Images are decoded by OpenCV (fast),
 labels by Pillow (OpenCV reads a palette PNG as a colour image and 1-bit as 0/255). EXIF orientation is applied to both.
-Formats beyond 8 bits or 4 bands enter at `_decode_tiff` and `_decode_npy`.
+What has more than 8 bits or 4 bands is `segkit.bands`' work.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import contextlib
 import errno
 import functools
 import io
+import logging
 import os
 import struct
 import tempfile
@@ -20,22 +21,23 @@ from typing import Any, Union
 
 import numpy as np
 
-from segkit import exif
+from segkit import bands, exif
 from segkit._cv2 import cv2
 from segkit.errors import InputError
 from segkit.log import warn_once
 from segkit.palette import voc_palette
 
 PathLike = Union[str, "os.PathLike[str]"]
-FORMATS = "JPEG, PNG, BMP, WebP, 8-bit TIFF, NPY"
+FORMATS = "JPEG, PNG, BMP, WebP, TIFF, NPY"
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".npy")
 _PNG, _NPY, _TIFF = b"\x89PNG\r\n\x1a\n", b"\x93NUMPY", (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 
 def read_image(path: PathLike, channels: int = 3) -> np.ndarray:
-    """uint8 [H, W, channels] (RGB, RGBA or gray; other counts from NPY), EXIF orientation applied.
+    """[H, W, channels] (RGB, RGBA, gray, or the bands of a TIFF or NPY), EXIF orientation applied.
 
-    Errors: missing, empty, truncated, damaged or foreign file, more than 8 bits, or bands that do not fit `channels`.
+    uint8, or float32 of the very values where the file holds another type (16-bit PNG, TIFF, NPY); there NaN stays.
+    Errors: missing, empty, truncated, damaged or foreign file, or bands that do not fit `channels`.
     """
     return decode_image(_read_bytes(path), os.fspath(path), channels)
 
@@ -45,16 +47,12 @@ def decode_image(data: bytes, name: str, channels: int = 3) -> np.ndarray:
     if not data:
         raise InputError(f"{name}: the file is empty (0 bytes). Copy it again or take it off the list.")
     if data[:6] == _NPY:
-        return _fit_channels(_decode_npy(data, name), channels, name)
+        return _fit_channels(bands.as_picture(bands.decode_npy(data, name), name), channels, name)
     if data[:4] in _TIFF:
-        return _fit_channels(_decode_tiff(data, name), channels, name)
-    if data[:8] == _PNG and data[24:25] == b"\x10":
-        raise InputError(
-            f"{name}: 16-bit PNG images are not supported yet (got 16 bits, expected 8). Convert it to 8 bits, scaled "
-            "as your data needs."
-        )
+        return _fit_channels(bands.as_picture(_decode_tiff(data, name, channels), name), channels, name)
     _refuse_truncated(data, name)
-    flags = {1: cv2.IMREAD_GRAYSCALE, 3: cv2.IMREAD_COLOR}.get(channels)
+    deep = data[:8] == _PNG and data[24:25] == b"\x10"
+    flags = None if deep else {1: cv2.IMREAD_GRAYSCALE, 3: cv2.IMREAD_COLOR}.get(channels)
     flags = cv2.IMREAD_UNCHANGED if flags is None else flags | cv2.IMREAD_IGNORE_ORIENTATION
     try:
         array = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
@@ -68,6 +66,8 @@ def decode_image(data: bytes, name: str, channels: int = 3) -> np.ndarray:
     if array.ndim == 3:
         swap = cv2.COLOR_BGRA2RGBA if array.shape[2] == 4 else cv2.COLOR_BGR2RGB
         array = cv2.cvtColor(array, swap)
+    if deep:
+        array = array.astype(np.float32)
     return _fit_channels(exif.apply(array, exif.orientation(data)), channels, name)
 
 
@@ -82,7 +82,9 @@ def read_label(path: PathLike, palette: np.ndarray | None = None) -> np.ndarray:
     if not data:
         raise InputError(f"{name}: the label is empty (0 bytes). Copy it again or take it off the list.")
     if data[:6] == _NPY:
-        return _small(_load_npy(data, name), name)
+        return _small(bands.decode_npy(data, name), name)
+    if data[:4] in _TIFF and not _pillow_knows(data):
+        return _small(bands.decode_tiff(data, name), name)
     image = _open_pillow(data, name)
     if image.mode == "P":
         array = np.asarray(image)
@@ -111,8 +113,11 @@ def image_size(path: PathLike) -> tuple[int, int]:
     name = os.fspath(path)
     try:
         with open(path, "rb") as file:
-            if file.read(6) == _NPY:
-                return tuple(np.load(path, mmap_mode="r", allow_pickle=False).shape[:2])
+            head = file.read(6)
+        if head == _NPY:
+            return tuple(np.load(path, mmap_mode="r", allow_pickle=False).shape[:2])
+        if head[:4] in _TIFF and not _pillow_knows(path):
+            return bands.tiff_facts(name)["shape"][:2]
         with _pillow().open(path) as image:
             width, height = image.size
             if image.format == "TIFF":  # some versions of Pillow have turned its size already
@@ -207,6 +212,7 @@ def _pillow() -> Any:
         from PIL import Image
     except ImportError as error:
         raise InputError(f"Pillow cannot be loaded ({error}). Install it: pip install pillow") from error
+    logging.getLogger("PIL.TiffImagePlugin").setLevel(logging.CRITICAL)  # what it cannot read is read otherwise
     return Image
 
 
@@ -237,36 +243,32 @@ def _refuse_truncated(data: bytes, name: str) -> None:
         _open_pillow(data, name)
 
 
-def _load_npy(data: bytes, name: str) -> np.ndarray:
+def _pillow_knows(source: bytes | PathLike) -> bool:
+    """Whether Pillow knows the bands and numbers of this TIFF, bytes or a path."""
+    module = _pillow()
     try:
-        return np.load(io.BytesIO(data), allow_pickle=False)
-    except (ValueError, EOFError, OSError) as error:
-        raise InputError(f"{name}: not a readable .npy array ({error}). Save it again with numpy.save.") from error
+        with module.open(io.BytesIO(source) if isinstance(source, bytes) else source):
+            return True
+    except (OSError, ValueError, SyntaxError):
+        return False
 
 
-def _decode_npy(data: bytes, name: str) -> np.ndarray:
-    array = _load_npy(data, name)
-    if array.dtype != np.uint8 or array.ndim not in (2, 3):
-        raise InputError(
-            f"{name}: such arrays are not supported yet (got {array.dtype} of shape {list(array.shape)}, expected "
-            "uint8 [H, W] or [H, W, bands]). Scale it to 8 bits, bands last."
-        )
-    return array
-
-
-def _decode_tiff(data: bytes, name: str) -> np.ndarray:
-    """8-bit TIFF of 1, 3 or 4 bands; the place where more bands and other number types belong."""
+def _decode_tiff(data: bytes, name: str, channels: int) -> np.ndarray:
+    """8-bit TIFF of 1, 3 or 4 bands by Pillow, which is always there; all others by tifffile."""
     module = _pillow()
     try:
         image = module.open(io.BytesIO(data))
         bits, mode = max(image.tag_v2.get(258, (1,))), image.mode
+        whole = channels in (1, 3) or len(image.getbands()) in (channels, image.tag_v2.get(277, 1))
     except (OSError, ValueError, SyntaxError):  # Pillow knows neither its bands nor its numbers, or it is cut short
-        bits, mode = "unknown", "unknown"
-    if bits == "unknown" or bits > 8 or mode not in ("1", "L", "P", "LA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr"):
-        raise InputError(
-            f"{name}: TIFF of this kind is not supported yet, or damaged (got bits: {bits}, pixel mode: {mode}; "
-            "expected 8 bits, 1, 3 or 4 bands). Convert it to an 8-bit TIFF or PNG, or to an 8-bit .npy of more bands."
-        )
+        bits, mode, whole = "unknown", "unknown", False
+    plain = bits != "unknown" and bits <= 8 and mode in ("1", "L", "P", "LA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")
+    if not (plain and whole):
+        array = bands.decode_tiff(data, name, f" (bits: {bits}, pixel mode: {mode})")
+        found = array.shape[2] if array.ndim == 3 else 1
+        if found in (2, 4) and found != channels:  # the last may be radar or infrared as well as alpha: never dropped
+            raise _wrong_bands(found, channels, name)
+        return array
     image = _open_pillow(data, name)
     if mode in ("1", "L", "LA"):
         return np.asarray(image.convert("L"))
@@ -284,11 +286,15 @@ def _fit_channels(array: np.ndarray, channels: int, name: str) -> np.ndarray:
     if array.shape[2] == 1 and channels == 3:
         array = np.repeat(array, 3, axis=2)
     if array.shape[2] != channels:
-        raise InputError(
-            f"{name}: wrong number of bands (got {found}, expected img_channels: {channels}). Set img_channels: "
-            f"{found} in the data set and in_channels in the model, or convert the image."
-        )
+        raise _wrong_bands(found, channels, name)
     return np.ascontiguousarray(array)
+
+
+def _wrong_bands(found: int, channels: int, name: str) -> InputError:
+    return InputError(
+        f"{name}: wrong number of bands (got {found}, expected img_channels: {channels}). Set img_channels: "
+        f"{found} in the data set and in_channels in the model, or convert the image."
+    )
 
 
 def _small(array: np.ndarray, name: str) -> np.ndarray:

@@ -96,9 +96,9 @@ def test_both_kinds_agree_with_the_tool(tiny, tmp_path):
 @pytest.mark.parametrize(
     "image, message",
     [
-        (np.zeros((4, 5, 3), np.float32), r"got values of type float32, expected uint8"),
+        (np.zeros((4, 5, 3), np.float32), r"got values of type float32 of at most 0, expected 0\.\.255"),
         (np.zeros((4, 5, 4), np.uint8), r"got the shape \[4, 5, 4\], expected \[height, width, 3\] or"),
-        (np.zeros((0, 5, 3), np.uint8), r"got the shape \[0, 5, 3\]"),
+        (np.zeros((0, 5, 3), np.uint8), r"array: not a picture \(got uint8 of shape \[0, 5, 3\]"),
         ("nowhere.jpg", r"nowhere.jpg: no such file"),
     ],
 )

@@ -215,8 +215,8 @@ def test_corrupt_and_zero_byte_files(root: Path) -> None:
     "values, arguments, message",
     [
         ((0, 2), {}, r"b\.png: label values out of range \(got 2 \(24 px\), expected 0\.\.1 or 255.*shifted by one"),
-        ((1, 2, 3), {"num_classes": 3}, r"got 3 \(16 px\).*shifted by one \(1\.\.3\): subtract 1"),
-        ((0, 255), {"ignore_index": 254}, "0/255, black and white: divide it by 255"),
+        ((1, 2, 3), {"num_classes": 3}, r"got 3 \(16 px\).*shifted by one \(1\.\.3\): set `reduce_zero_label: True`"),
+        ((0, 255), {"ignore_index": 254}, "0/255, black and white: set `label_map: {255: 1}`"),
         ((0, 127, 254), {"num_classes": 3}, "stretched to gray levels 127 apart"),
         ((0, 1, 7), {}, "num_classes` is: 8 would admit"),
         (tuple(range(48)), {}, r"and 36 more values.*saved as JPEG, resized with interpolation, or a photo"),

@@ -7,7 +7,8 @@ from typing import Any, ClassVar, Literal, Optional, Union
 
 import numpy as np
 
-from segkit.datasets.labels import check_range, check_size, edge_map
+from segkit.bands import fill_missing
+from segkit.datasets.labels import check_map, check_range, check_size, edge_map, remap
 from segkit.datasets.lists import Pair, read_list
 from segkit.datasets.names import Names, as_palette, find_names, fit_names, names_path
 from segkit.errors import InputError, list_problems
@@ -37,6 +38,9 @@ class Dataset:
         class_names: names, or a text file of one name a line; by default `dataset_root/classes.txt`.
         palette: [r, g, b] a class, for pictures and for masks saved as colours.
         use_multilabel: a pixel may have several classes: labels are binary planes side by side [H, C*W].
+        label_map: {value in the file: class}, applied as labels are read, in training and evaluation.
+        reduce_zero_label: after `label_map`, 0 becomes the ignored value, and 1, 2, ... become 0, 1, ...
+        nodata: pixels whose every band has this value (and those not finite) are ignored, their values filled.
     """
 
     NUM_CLASSES: ClassVar[Optional[int]] = None
@@ -61,6 +65,9 @@ class Dataset:
         class_names: Optional[Union[list[str], str]] = None,
         palette: Optional[list[list[int]]] = None,
         use_multilabel: bool = False,
+        label_map: Optional[dict[int, int]] = None,
+        reduce_zero_label: bool = False,
+        nodata: Optional[float] = None,
     ):
         self.dataset_root = os.fspath(dataset_root)
         self.mode = mode
@@ -83,23 +90,28 @@ class Dataset:
             class_names=class_names,
             palette=palette,
             img_channels=img_channels,
+            nodata=nodata,
         )
         self.num_classes: int = facts["num_classes"]
         self.ignore_index: int = facts["ignore_index"]
         self.class_names: list[str] = facts["class_names"]
         self.palette: np.ndarray = facts["palette"]
         self.img_channels: int = facts["img_channels"]
+        self.nodata: Optional[float] = facts["nodata"]
+        self.reduce_zero_label = reduce_zero_label
+        self.label_map = check_map(label_map, self.num_classes + reduce_zero_label, self.ignore_index)
         # Colours decode a mask only where someone declared them: guessing would hide a wrong file.
         self._label_palette = None if palette is None else as_palette(palette, self.num_classes)
         fits_bytes = self.num_classes <= 255 and 0 <= self.ignore_index <= 255
         self._label_type = np.uint8 if fits_bytes else np.int32
+        self._ignored = self._label_type(self.ignore_index)
         self.files: list[Pair] = self.find_files()
         self.check_files()
 
     @classmethod
     def info(cls, **node: Any) -> dict[str, Any]:
-        """num_classes, ignore_index, class_names, palette [n, 3] and img_channels that a config node's arguments
-        give. Looks at no photo, and works where the data set is absent."""
+        """num_classes, ignore_index, class_names, palette [n, 3], img_channels and nodata that a config node's
+        arguments give. Looks at no photo, and works where the data set is absent."""
         root, given = node.get("dataset_root"), node.get("class_names")
         count, names, colours = cls.classes(node.get("num_classes"), root, given)
         if count is None or count < 1:
@@ -118,6 +130,7 @@ class Dataset:
             "class_names": fit_names(names, count, given),
             "palette": as_palette(colours, count)[:count],
             "img_channels": node.get("img_channels") or 3,
+            "nodata": node.get("nodata"),
         }
 
     @classmethod
@@ -190,17 +203,18 @@ class Dataset:
         """Sample `index`: `image` [H, W, img_channels] as read, `label` [H, W] checked (or [H, W, C] planes of 0 and
         1 with `use_multilabel`; none where the list names none), `path` and an empty `geometry`."""
         image_path, label_path = self.files[index]
-        image = read_image(image_path, self.img_channels)
+        image, missing = fill_missing(read_image(image_path, self.img_channels), self.nodata)
         sample: Sample = {"image": image, "path": image_path, "geometry": []}
         if label_path is not None:
-            label = self.read_label(index)
+            label = remap(self.read_label(index), self.label_map, self.reduce_zero_label, self.ignore_index)
             if self.use_multilabel:
                 sample["label"] = self._planes(image, label, self.files[index])
             else:
                 check_size(image, label, image_path, label_path)
                 check_range(label, self.num_classes, self.ignore_index, label_path)
                 self._warn_of_white_masks(label, label_path)
-                sample["label"] = label.astype(self._label_type, copy=False)
+                label = label.astype(self._label_type, copy=False)
+                sample["label"] = label if missing is None else np.where(missing, self._ignored, label)
         return sample
 
     def read_label(self, index: int) -> np.ndarray:

@@ -2,10 +2,42 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from segkit._cv2 import cv2
 from segkit.errors import InputError
+
+
+def check_map(label_map: Any, num_classes: int, ignore_index: int) -> dict[int, int]:
+    """`label_map` as given in a config, {} for None; `InputError` for what is no {value: class}."""
+    found = label_map or {}
+    numbers = [*found, *found.values()] if isinstance(found, dict) else [None]
+    whole = all(isinstance(number, int) and not isinstance(number, bool) for number in numbers)
+    outside = [value for value in found.values() if not 0 <= value < num_classes] if whole else [found]
+    if any(value != ignore_index for value in outside):
+        raise InputError(
+            f"label_map: got {label_map}, expected {{value in the file: class}}, where a class is 0..{num_classes - 1} "
+            f"or {ignore_index}, the ignored one. Write for example label_map: {{255: 1}}."
+        )
+    return found
+
+
+def remap(label: np.ndarray, label_map: dict[int, int], reduce_zero: bool, ignore_index: int) -> np.ndarray:
+    """Label [H, W] with the values of `label_map` exchanged, all at once, and then, with `reduce_zero`, 0 ignored and
+    every other class one less. Negative and large values keep their meaning: int32 where uint8 cannot hold them."""
+    if not label_map and not reduce_zero:
+        return label
+    values = np.arange(256) if label.dtype == np.uint8 else label.astype(np.int64)
+    table = values.copy()
+    for value, target in label_map.items():
+        table[values == value] = target
+    if reduce_zero:
+        table = np.where((table == 0) | (table == ignore_index), ignore_index, table - 1)
+    fits = table.size == 0 or (table.min() >= 0 and table.max() <= 255)
+    table = table.astype(np.uint8 if fits else np.int32)
+    return table[label] if label.dtype == np.uint8 else table
 
 
 def check_range(label: np.ndarray, num_classes: int, ignore_index: int, path: str) -> None:
@@ -33,7 +65,10 @@ def likely_reason(values: list[int], num_classes: int, ignore_index: int) -> str
     if classes[0] < 0:
         return f"Negative values are legal only as `ignore_index`: set `ignore_index: {classes[0]}`?"
     if classes in ([0, 255], [255]):
-        return "The mask is 0/255, black and white: divide it by 255, so that the foreground is class 1."
+        return (
+            "The mask is 0/255, black and white: set `label_map: {255: 1}` on the data set, so that the foreground "
+            "is class 1, or divide the masks by 255."
+        )
     if len(classes) > max(32, 2 * num_classes):
         return (
             "So many values look like a mask saved as JPEG, resized with interpolation, or a photo: "
@@ -41,8 +76,8 @@ def likely_reason(values: list[int], num_classes: int, ignore_index: int) -> str
         )
     if classes == [0, num_classes] or (classes[0] >= 1 and classes[-1] == num_classes):
         return (
-            f"The class ids seem to be shifted by one (1..{num_classes}): subtract 1 from every class, "
-            f"or set `num_classes: {num_classes + 1}` if 0 is a class of its own."
+            f"The class ids seem to be shifted by one (1..{num_classes}): set `reduce_zero_label: True` (1 becomes 0, "
+            f"and 0 is ignored), or `num_classes: {num_classes + 1}` if 0 is a class of its own."
         )
     steps = {b - a for a, b in zip(classes, classes[1:])}
     if len(steps) == 1 and min(steps) > 1 and len(classes) <= num_classes:

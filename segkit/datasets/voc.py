@@ -44,6 +44,9 @@ class VOC(Dataset):
         edge: bool = False,
         class_names: Optional[Union[list[str], str]] = None,
         palette: Optional[list[list[int]]] = None,
+        label_map: Optional[dict[int, int]] = None,
+        reduce_zero_label: bool = False,
+        nodata: Optional[float] = None,
     ):
         if not 0 < val_fraction < 1:
             raise InputError(f"val_fraction: got {val_fraction}, expected a number between 0 and 1. Set 0.15, say.")
@@ -62,6 +65,9 @@ class VOC(Dataset):
             edge=edge,
             class_names=class_names,
             palette=palette,
+            label_map=label_map,
+            reduce_zero_label=reduce_zero_label,
+            nodata=nodata,
         )
 
     @classmethod

@@ -32,6 +32,7 @@ def segmenter(spec: DeploySpec, backend: Backend) -> Segmenter:
         spec.img_channels,
         spec.threshold,
         spec.multilabel,
+        spec.nodata,
     )
 
 

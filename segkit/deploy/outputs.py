@@ -54,12 +54,13 @@ def draw_overlay(image: np.ndarray, mask: np.ndarray, palette: np.ndarray) -> np
 
 
 def _as_rgb(image: np.ndarray) -> np.ndarray:
-    """The first three channels, or the only one thrice, as uint8; other types are stretched to 0..255."""
+    """The first three channels, or the only one thrice, as uint8; other types are stretched from their 1st to
+    their 99th percentile."""
     picture = image[:, :, :3] if image.shape[2] >= 3 else np.repeat(image[:, :, :1], 3, axis=2)
     if picture.dtype == np.uint8:
         return np.ascontiguousarray(picture)
-    low, high = float(picture.min()), float(picture.max())
-    return ((picture.astype(np.float32) - low) * (255 / max(high - low, 1e-6))).astype(np.uint8)
+    low, high = np.percentile(picture, (1, 99))  # a few glaring pixels must not make the rest black
+    return (np.clip((picture.astype(np.float32) - low) / max(high - low, 1e-6), 0, 1) * 255).astype(np.uint8)
 
 
 def _file_name(label: str) -> str:

@@ -12,6 +12,7 @@ from typing import Any, Optional, TypeVar, Union
 import numpy as np
 
 from segkit import postprocess
+from segkit.bands import as_picture, fill_missing
 from segkit.errors import InputError
 from segkit.io import read_image
 from segkit.transforms import Compose
@@ -25,7 +26,8 @@ Image = Union[str, "os.PathLike[str]", np.ndarray]
 
 @dataclass
 class Photo:
-    """`image`: as read, uint8 [H0, W0, C]. `x`: the network's input, float32 [C, H, W]; `geometry` leads back."""
+    """`image`: as read, uint8 or float32 [H0, W0, C]. `x`: the network's input, float32 [C, H, W]; `geometry`: the way
+    back."""
 
     path: str
     image: np.ndarray
@@ -45,6 +47,7 @@ class Segmenter:
         img_channels: int = 3,
         threshold: Optional[float] = None,
         multilabel: bool = False,
+        nodata: Optional[float] = None,
     ):
         check_threshold(threshold)
         self.run = run
@@ -54,13 +57,15 @@ class Segmenter:
         self.img_channels = img_channels
         self.threshold = threshold
         self.multilabel = multilabel
+        self.nodata = nodata
 
     def prepare(self, image: Image) -> Photo:
-        """Read and transform one photo, a path or an array uint8 [H, W] or [H, W, channels], RGB."""
+        """Read and transform one photo, a path or an array [H, W] or [H, W, channels], RGB."""
         if isinstance(image, np.ndarray):
             path, pixels = "array", _as_photo(image, self.img_channels)
         else:
             path, pixels = os.fspath(image), read_image(image, self.img_channels)
+        pixels, _ = fill_missing(pixels, self.nodata)
         sample = {"image": pixels, "path": path, "geometry": []}
         sample = self.transforms(sample, np.random.default_rng(0))
         return Photo(path, pixels, network_input(sample["image"]), sample["geometry"])
@@ -154,10 +159,14 @@ def batched(items: Iterable[T], key: Callable[[T], Any], size: int) -> Iterator[
 
 
 def _as_photo(image: np.ndarray, channels: int) -> np.ndarray:
-    if image.dtype != np.uint8:
-        raise InputError(f"array: got values of type {image.dtype}, expected uint8 (0..255, RGB).")
-    pixels = image[:, :, None] if image.ndim == 2 else image
-    if pixels.ndim != 3 or pixels.shape[2] not in (1, channels) or 0 in pixels.shape:
+    pixels = as_picture(image, "array")
+    pixels = pixels[:, :, None] if pixels.ndim == 2 else pixels
+    if channels == 3 and image.dtype.kind == "f" and image.max() <= 1:
+        raise InputError(
+            f"array: got values of type {image.dtype} of at most {image.max():g}, expected 0..255, as of a photo. "
+            "Multiply it by 255."
+        )
+    if pixels.shape[2] not in (1, channels):
         raise InputError(
             f"array: got the shape {list(image.shape)}, expected [height, width, {channels}] or [height, width]."
         )

@@ -39,6 +39,7 @@ class DeploySpec:
     img_channels: int = 3
     threshold: Optional[float] = None
     multilabel: bool = False
+    nodata: Optional[float] = None
 
     @property
     def path(self) -> Path:
@@ -48,7 +49,7 @@ class DeploySpec:
     def text(self) -> str:
         """The file's text."""
         names = ("model", "params", "input_shape", "output_op", "output_dtype", "num_classes", "classes", "palette",
-                 "img_channels", "threshold", "multilabel", "transforms")  # fmt: skip
+                 "img_channels", "threshold", "multilabel", "nodata", "transforms")  # fmt: skip
         content = {name: getattr(self, name) for name in names}
         return yaml.safe_dump(
             {"Deploy": content}, sort_keys=False, allow_unicode=True, default_flow_style=None, width=110
@@ -118,6 +119,7 @@ _KINDS = {
     "img_channels": (lambda value: isinstance(value, int) and value > 0, "an integer above 0"),
     "threshold": (_is_number, "a number from 0 to 1"),
     "multilabel": (lambda value: isinstance(value, bool), "true or false"),
+    "nodata": (lambda value: isinstance(value, (int, float)) and not isinstance(value, bool), "a number"),
 }
 
 

@@ -25,8 +25,9 @@ MIN_AGREEMENT = 0.999
 
 def sample_photo(cfg: Config, shape: list[int]) -> Photo:
     """The first photo of the val set where it is there, else a random one, through the export transforms."""
-    channels = data_info(cfg).img_channels
-    model = Segmenter(lambda x: x, build_transforms(cfg, "export"), [], None, channels)
+    info = data_info(cfg)
+    channels = info.img_channels
+    model = Segmenter(lambda x: x, build_transforms(cfg, "export"), [], None, channels, nodata=info.nodata)
     try:
         return model.prepare(build_dataset(cfg, "val").files[0][0])
     except InputError as error:

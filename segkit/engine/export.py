@@ -95,6 +95,7 @@ def _spec(cfg: Config, options: ExportOptions, folder: Path, shape: list[int]) -
         palette=np.asarray(info.palette).tolist(),
         img_channels=info.img_channels,
         multilabel=is_multilabel(cfg),
+        nodata=info.nodata,
     )
 
 

@@ -9,6 +9,7 @@ from typing import Any, Union
 import numpy as np
 
 from segkit import io
+from segkit.deploy.geo import write_georeferenced
 from segkit.deploy.inputs import Item, collect
 from segkit.deploy.outputs import draw_overlay, full_palette, write_array, write_mask
 from segkit.deploy.pipeline import Photo, Segmenter, check_threshold, prefetched
@@ -27,7 +28,8 @@ def predict(model: Segmenter, options: PredictOptions) -> dict[str, Any]:
     """Write the results of `options.image_path` below `options.save_dir`, this rank's share of them.
 
     `mask/` holds class numbers, `pseudo_color_prediction/` palette PNGs, `added_prediction/` overlays, `prob/`
-    (with `save_prob`) float32 arrays, all at the photo's size. Of a video every frame is written as
+    (with `save_prob`) float32 arrays, all at the photo's size. GeoTIFFs also get
+    `mask/<name>.tif` with their coordinates. Of a video every frame is written as
     `<name>/frame_000001.png`, and its overlay as one .mp4. Inputs that cannot be read are named in an
     `InputError` at the end, when all others are done.
     """
@@ -106,6 +108,7 @@ class _Writer:
         output = self.model.output(photo)
         mask = self.model.mask(output, photo.geometry)
         write_mask(self.folder / MASKS, name, mask, None, self.model.class_names)
+        write_georeferenced(self.folder / MASKS / f"{name}.tif", mask, photo.path)
         write_mask(self.folder / COLOURS, name, mask, self.palette, self.model.class_names)
         if overlay:
             picture = draw_overlay(photo.image, mask, self.overlay_palette)

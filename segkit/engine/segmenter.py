@@ -102,6 +102,7 @@ def from_model(
         info.img_channels,
         getattr(options, "threshold", None),
         options.use_multilabel or is_multilabel(cfg),
+        info.nodata,
     )
 
 

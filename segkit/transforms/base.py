@@ -39,6 +39,9 @@ def resize_array(array: np.ndarray, height: int, width: int, interp: int) -> np.
     """[H, W] or [H, W, C] -> the same number of dimensions at [height, width]."""
     if array.shape[:2] == (height, width):
         return array
+    if interp == cv2.INTER_AREA and array.ndim == 3 and array.shape[2] > 4:  # OpenCV does at most four bands so
+        parts = [array[..., start : start + 4] for start in range(0, array.shape[2], 4)]
+        return np.concatenate([resize_array(part, height, width, interp) for part in parts], axis=2)
     resized = cv2.resize(array, (width, height), interpolation=interp)
     return resized if resized.ndim == array.ndim else resized[..., None]
 
