@@ -27,9 +27,19 @@ VARIANTS = [(name, {}) for name in NAMES] + [("UNet", {"use_deconv": True}), ("U
 # What makes a model small: tests are about what it does, not about how much. Nodes as in a config; a model that is
 # not here has its defaults, with `SMALL_BACKBONES` in the place of a big default backbone.
 SMALL: dict[str, dict] = {
+    "AttentionUNet": {"base_channels": 4},
     "DoveNet": {"base_channels": 4},
+    "LRASPP": {"backbone": {"type": "MobileNetV3_small_x0_35"}},
+    "MobileSeg": {"backbone": {"type": "MobileNetV3_small_x0_35"}},
+    "PPLiteSeg": {"backbone": {"type": "STDC1", "base_channels": 8}, "arm_out_chs": [8]},
     "PSPNet": {"pp_out_channels": 32},
+    "STDCSeg": {
+        "backbone": {"type": "STDC1", "base_channels": 8},
+        **{f"use_boundary_{scale}": True for scale in (2, 4, 16)},  # weights hold these heads, used or not
+    },
     "UNet": {"base_channels": 4},
+    "UNet3Plus": {"base_channels": 4},
+    "UNetPlusPlus": {"base_channels": 4},
 }
 SMALL_BACKBONES = {"ResNet50_vd": "ResNet18_vd", "ResNet101_vd": "ResNet18_vd"}
 

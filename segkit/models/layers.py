@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Union
+from typing import Callable, Union
 
 import paddle
 import paddle.nn.functional as F
@@ -23,7 +23,10 @@ def same_padding(kernel_size: int, stride: int, dilation: int) -> Padding:
 
 
 class ConvBN(nn.Layer):
-    """Convolution and batch normalisation. [N, in, H, W] -> [N, out, ceil(H/stride), ceil(W/stride)] by default."""
+    """Convolution and batch normalisation. [N, in, H, W] -> [N, out, ceil(H/stride), ceil(W/stride)] by default.
+
+    `names` are the two sub-layers' keys; `act` is applied last.
+    """
 
     def __init__(
         self,
@@ -35,11 +38,15 @@ class ConvBN(nn.Layer):
         dilation: int = 1,
         groups: int = 1,
         bias: bool = True,
+        names: tuple[str, str] = ("_conv", "_batch_norm"),
+        act: Callable[[Tensor], Tensor] | None = None,
     ):
         super().__init__()
         if padding is None:
             padding = same_padding(kernel_size, stride, dilation)
-        self._conv = nn.Conv2D(
+        self._names = names
+        self._act = act
+        conv = nn.Conv2D(
             in_channels,
             out_channels,
             kernel_size,
@@ -49,10 +56,13 @@ class ConvBN(nn.Layer):
             groups=groups,
             bias_attr=None if bias else False,
         )
-        self._batch_norm = nn.BatchNorm2D(out_channels)
+        for name, layer in zip(names, (conv, nn.BatchNorm2D(out_channels))):
+            self.add_sublayer(name, layer)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self._batch_norm(self._conv(x))
+        for name in self._names:
+            x = getattr(self, name)(x)
+        return x if self._act is None else self._act(x)
 
 
 class ConvBNReLU(ConvBN):
@@ -86,10 +96,18 @@ class SeparableConvBNReLU(nn.Layer):
         padding: Padding | None = None,
         dilation: int = 1,
         bias: bool = True,
+        depthwise_bias: bool = True,
     ):
         super().__init__()
         self.depthwise_conv = ConvBN(
-            in_channels, in_channels, kernel_size, stride, padding, dilation, groups=in_channels, bias=bias
+            in_channels,
+            in_channels,
+            kernel_size,
+            stride,
+            padding,
+            dilation,
+            groups=in_channels,
+            bias=bias and depthwise_bias,
         )
         self.piontwise_conv = ConvBNReLU(in_channels, out_channels, 1, bias=bias)  # published weights spell it so
 
@@ -110,6 +128,26 @@ class AuxHead(nn.Layer):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.conv(self.dropout(self.conv_bn_relu(x)))
+
+
+class SqueezeExcite(nn.Layer):
+    """Channels weighted in 0..1 by the map's mean (Hu et al., https://arxiv.org/abs/1709.01507).
+    [N, C, h, w] -> the same shape. `gate` turns the scores of the `hidden` layer into weights."""
+
+    def __init__(self, channels: int, hidden: int, gate: Callable[[Tensor], Tensor] = F.sigmoid):
+        super().__init__()
+        self.conv1 = nn.Conv2D(channels, hidden, 1)
+        self.conv2 = nn.Conv2D(hidden, channels, 1)
+        self._gate = gate
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self._gate(self.conv2(F.relu(self.conv1(F.adaptive_avg_pool2d(x, 1)))))
+
+
+def rounded_channels(width: float, divisor: int = 8) -> int:
+    """The multiple of `divisor` nearest to `width`, at least one of it and not below 90 % of `width`."""
+    found = max(divisor, int(width + divisor / 2) // divisor * divisor)
+    return found + divisor if found < 0.9 * width else found
 
 
 @paddle.jit.not_to_static
@@ -148,3 +186,16 @@ def kaiming_normal(model: nn.Layer) -> None:
             draw(layer.weight)
             if layer.bias is not None:
                 zero(layer.bias)
+
+
+def scale_learning_rate(model: nn.Layer, factor: float) -> None:
+    """Every parameter of `model` learns at `factor` times the schedule's rate."""
+    for parameter in model.parameters():
+        parameter.optimize_attr["learning_rate"] = factor
+
+
+def without_weight_decay(model: nn.Layer) -> None:
+    """The scales and shifts of every BatchNorm in `model` are left out of an L2 weight decay."""
+    for layer in model.sublayers():
+        if isinstance(layer, nn.BatchNorm2D):
+            layer.weight.regularizer = layer.bias.regularizer = paddle.regularizer.L2Decay(0.0)
