@@ -209,3 +209,32 @@ def test_a_missing_paddle_is_answered_with_both_lines(monkeypatch) -> None:
         InputError, match=r"pip install paddlepaddle\. On an NVIDIA GPU: pip install paddlepaddle-gpu -i https"
     ):
         runtime.require_paddle()
+
+
+# Slow to import, or only for one purpose: a command that does not need them must not wait for them.
+LOADED = """
+import sys
+from segkit.cli.main import main
+code = main(sys.argv[1:])
+print(code, *sorted({name.partition(".")[0] for name in sys.modules}), *(n for n in sys.modules if n.count(".") == 1))
+"""
+
+
+@pytest.mark.parametrize(
+    "argv, absent",
+    [
+        (["--help"], {"paddle", "numpy", "cv2", "PIL", "yaml", "segkit.registry", "segkit.config"}),
+        (["--version"], {"paddle", "numpy", "cv2", "PIL", "yaml"}),
+        (["train", "--version"], {"paddle", "numpy", "cv2", "PIL", "yaml"}),
+        (
+            ["config", "configs/unet_cats.yml", "--check"],
+            {"visualdl", "albumentations", "matplotlib", "onnxruntime", "openvino", "sklearn", "segkit.engine"},
+        ),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_command_imports_what_it_needs_alone(argv: list[str], absent: set[str]) -> None:
+    done = subprocess.run([sys.executable, "-c", LOADED, *argv], cwd=ROOT, capture_output=True, text=True)
+    code, *loaded = done.stdout.splitlines()[-1].split()
+    assert code == "0" and "segkit" in loaded, done.stderr
+    assert not absent & set(loaded)
