@@ -1,24 +1,32 @@
-"""Print the resolved config; with --check, only check it."""
+"""Print the resolved config; with --check, only check it, or every config of a PaddleSeg checkout."""
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
+from pathlib import Path
 from typing import Any
 
 from segkit.config import Config
+from segkit.errors import InputError
 from segkit.runtime import require_paddle
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Flags of `segkit config`."""
-    parser.add_argument("config", metavar="FILE", help="the YAML config")
+    parser.add_argument("config", metavar="FILE", nargs="?", help="the YAML config")
     parser.add_argument("--check", action="store_true", help="only check; exit code 2 when something is wrong")
+    parser.add_argument("--paddleseg", metavar="DIR", help="with --check: which configs of this checkout build here")
     parser.add_argument("--opts", nargs="*", action="extend", default=[], metavar="KEY=VALUE", help="overrides")
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
     """Check, and print unless told not to."""
     require_paddle()
+    if args.paddleseg:
+        return _survey(args)
+    if not args.config:
+        raise InputError("config: no file is given. Give the YAML config, such as segkit config configs/unet_dove.yml.")
     cfg = Config(args.config, args.opts)
     if args.check:
         if not args.quiet and not args.json:
@@ -26,3 +34,13 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     elif not args.json and not args.quiet:
         print(cfg.to_yaml(), end="")
     return {"config": cfg.data, "problems": []}
+
+
+def _survey(args: argparse.Namespace) -> dict[str, Any]:
+    if args.config or not args.check:
+        raise InputError("--paddleseg goes with --check and no file. Say segkit config --check --paddleseg DIR.")
+    from segkit.engine.paddleseg import print_survey
+
+    quiet = args.quiet or args.json
+    findings = print_survey(Path(args.paddleseg), (lambda line: None) if quiet else print)
+    return {"configs": [dataclasses.asdict(found) for found in findings], "builds": sum(f.builds for f in findings)}
