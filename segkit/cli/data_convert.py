@@ -1,0 +1,33 @@
+"""Make a data set that trains of labels as people have them: images/, labels/, lists, class names and a config."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from typing import Any
+
+from segkit.cli.flags import add_options, options_from
+from segkit.data.convert import ConvertOptions, convert
+from segkit.log import logger
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Flags of `segkit data convert`."""
+    parser.add_argument("source", metavar="SOURCE", help="folder (or file) of the labels, photos beside or below it")
+    parser.add_argument("--to", required=True, metavar="OUT", help="folder to write the data set into")
+    add_options(parser, ConvertOptions)
+
+
+def run(args: argparse.Namespace) -> dict[str, Any]:
+    """Convert and say what came out."""
+    report, _ = convert(args.source, args.to, options_from(args, ConvertOptions))
+    counts = ", ".join(f"{part} {count}" for part, count in report.parts.items())
+    logger.info(
+        "%s: %d photos (%s), %s; classes: %s",
+        report.out,
+        report.photos,
+        counts,
+        "photos linked" if args.link else "photos copied",
+        ", ".join(report.class_names),
+    )
+    return dataclasses.asdict(report)

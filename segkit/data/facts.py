@@ -1,0 +1,57 @@
+"""The fingerprint of a data set, of which `recipe` makes a config."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Optional
+
+import numpy as np
+
+from segkit.data.split import Sample
+
+
+@dataclass
+class Facts:
+    """What is known of a data set in segkit's own layout."""
+
+    root: Path
+    class_names: list[str]
+    photos: dict[str, int]
+    """Photos in train, val and test."""
+    sizes: np.ndarray
+    """int [photos, 2]: height and width of each."""
+    pixels: np.ndarray
+    """int [classes]: pixels of each class in the train part."""
+    present: np.ndarray
+    """int [classes]: train photos that hold the class."""
+    objects: np.ndarray
+    """float [classes]: median share of the photo that the class covers where it occurs, in the train part."""
+    palette: Optional[list[list[int]]] = None
+    img_channels: int = 3
+
+    @classmethod
+    def of(
+        cls,
+        root: Path,
+        class_names: list[str],
+        samples: list[Sample],
+        parts: list[str],
+        palette: Optional[list[list[int]]] = None,
+        img_channels: int = 3,
+    ) -> Facts:
+        """The facts of samples and their parts."""
+        count = len(class_names)
+        train = np.stack([s.pixels[:count] for s, part in zip(samples, parts) if part == "train"])
+        total = np.array([s.size[0] * s.size[1] for s, part in zip(samples, parts) if part == "train"])[:, None]
+        share = np.where(train > 0, train / total, np.nan)
+        present = (train > 0).sum(axis=0)
+        objects = np.array([np.nanmedian(share[:, k]) if present[k] else 0.0 for k in range(count)])
+        photos = {part: parts.count(part) for part in ("train", "val", "test")}
+        sizes = np.array([sample.size for sample in samples])
+        return cls(root, class_names, photos, sizes, train.sum(axis=0), present, objects, palette, img_channels)
+
+    @property
+    def shares(self) -> np.ndarray:
+        """float [classes]: share of the labelled train pixels."""
+        return self.pixels / max(int(self.pixels.sum()), 1)
