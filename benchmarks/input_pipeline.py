@@ -3,7 +3,8 @@
 `python -m benchmarks.input_pipeline --paddleseg PYTHON`, where PYTHON is the interpreter of an environment with
 paddleseg 2.8.0 (without the flag that side is left out; so is albumentations where it is not installed). Seeded
 photos (JPEG) and labels (PNG) are drawn into a temporary folder. Every side is a process of its own with one thread;
-the sides take turns, round after round. A sample: file to float32 CHW (or what segkit's loader hands over), stacked to a batch of 4.
+the sides take turns, round after round. A sample goes from its files to float32 CHW in a batch of 4; the side
+"segkit, uint8" ends with what a worker process of segkit hands over, bytes that the training process normalises.
 
 crop: scale by 0.5 to 2, crop 512, flip, colours, normalise. resize: to 512, flip, normalise.
 """
@@ -24,7 +25,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from benchmarks.input_sides import BATCH, CLASSES
+from benchmarks.input_pipeline_peer import BATCH, CLASSES
 
 RECIPES = ("crop", "resize")
 
@@ -69,7 +70,7 @@ class Side:
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(root.parent)}
         loader = [] if workers is None else ["--loader", str(workers)]
         self.process = subprocess.Popen(
-            [python, "-W", "ignore", str(root / "input_sides.py"), name, recipe, folder, *loader],
+            [python, "-W", "ignore", str(root / "input_pipeline_peer.py"), name, recipe, folder, *loader],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL if "INPUT_VERBOSE" not in os.environ else None,
@@ -137,6 +138,8 @@ def main() -> None:
     parser.add_argument("--batches", type=int, default=15, help="batches a round")
     args = parser.parse_args()
     sides: dict[str, Any] = {"segkit": sys.executable}
+    if not args.workers:
+        sides["segkit, uint8"] = sys.executable
     sides.update({f"segkit, cache: {kind}": sys.executable for kind in args.cache})
     if args.paddleseg:
         sides["PaddleSeg"] = args.paddleseg
@@ -150,7 +153,9 @@ def main() -> None:
             for recipe in args.recipes:
                 for workers in args.workers or [None]:
                     rates = measure(sides, recipe, folder, args.rounds, args.batches, workers)
-                    title = f"{size} ({kilobytes:.0f} kB), {recipe}" + ("" if workers is None else f", {workers} workers")
+                    title = f"{size} ({kilobytes:.0f} kB), {recipe}" + (
+                        "" if workers is None else f", {workers} workers"
+                    )
                     print("\n".join(rows(title, rates)), flush=True)
 
 

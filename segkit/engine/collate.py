@@ -10,8 +10,9 @@ import numpy as np
 
 from segkit.engine.sampler import Position
 from segkit.errors import InputError
+from segkit.transforms import late
 
-_NOT_LABELS = ("image", "path", "geometry")
+_NOT_LABELS = ("image", "path", "geometry", "normalize")
 
 
 class Failure:
@@ -58,7 +59,8 @@ class Reader:
     def __getitem__(self, key: Position) -> Any:
         epoch, number = key
         try:
-            return self.dataset.get(number % len(self.dataset), np.random.default_rng([self.seed, epoch, number]))
+            with late.postponed():
+                return self.dataset.get(number % len(self.dataset), np.random.default_rng([self.seed, epoch, number]))
         except Exception as error:
             return Failure(error)
 
@@ -68,6 +70,37 @@ def to_chw(image: np.ndarray) -> np.ndarray:
     if image.ndim == 2:
         image = image[..., None]
     return np.ascontiguousarray(image.transpose(2, 0, 1), dtype=np.float32)
+
+
+def images_of(samples: List[dict]) -> dict:
+    """`image` [N, C, H, W] of samples of one size. uint8 where the images are and their normalisation is still to be
+    done, with `normalize` [256, C] (see segkit.transforms.late and `normalised`); else float32."""
+    images, tables = [sample["image"] for sample in samples], [sample.get("normalize") for sample in samples]
+    table = tables[0]
+    if table is None or any(other is not table for other in tables):
+        return {"image": np.stack([_finished(sample) for sample in samples])}
+    batch = np.empty((len(images), images[0].shape[2], *images[0].shape[:2]), np.uint8)
+    for image, planes in zip(images, batch):
+        late.planes_first(image, planes)
+    return {"image": batch, "normalize": table}
+
+
+def _finished(sample: dict) -> np.ndarray:
+    """The float32 CHW image of one sample, normalised."""
+    if sample.get("normalize") is None:
+        return to_chw(sample["image"])
+    return normalised(images_of([sample]))["image"][0]
+
+
+def normalised(batch: dict) -> dict:
+    """A batch of arrays whose normalisation was put off, as float32; any other as it is."""
+    table = batch.pop("normalize", None)
+    if table is not None:
+        image = batch["image"]
+        batch["image"] = np.empty(image.shape, np.float32)
+        for planes, out in zip(image, batch["image"]):
+            late.look_up(planes, table, out)
+    return batch
 
 
 def _planes_first(label: np.ndarray) -> np.ndarray:
@@ -82,7 +115,7 @@ def collate(samples: List[Any]) -> dict:
             return sample.batch()
     try:
         _check_same_size(samples)
-        batch: dict = {"image": np.stack([to_chw(sample["image"]) for sample in samples])}
+        batch = images_of(samples)
         for key in samples[0]:
             if key in _NOT_LABELS:
                 continue
@@ -127,7 +160,7 @@ def collate_one(samples: List[Any]) -> dict:
     if isinstance(sample, Failure):
         return sample.batch()
     one = {
-        "image": to_chw(sample["image"])[None],
+        "image": _finished(sample)[None],
         "geometry": pickle.dumps(sample.get("geometry", [])),
         "path": str(sample.get("path", "")),
     }

@@ -25,7 +25,8 @@ import paddle
 from paddle.io import DataLoader
 
 from segkit import dist
-from segkit.engine.collate import Failure, Reader, collate, collate_one, to_chw
+from segkit.engine.collate import Failure, Reader, collate, collate_one, normalised
+from segkit.engine.memory import tune_malloc
 from segkit.engine.read_ahead import ReadAhead
 from segkit.engine.sampler import EpochSampler, Position
 from segkit.errors import InputError, list_problems
@@ -33,6 +34,8 @@ from segkit.log import warn_once
 
 PREFETCH = 2
 """Batches a worker holds ready."""
+NICENESS = 10
+"""How far a worker steps back behind the training step, whose threads wait for each other."""
 _open: weakref.WeakSet = weakref.WeakSet()
 
 
@@ -71,6 +74,10 @@ def _start_worker(worker: int) -> None:
     cv2 = sys.modules.get("cv2")
     if cv2 is not None:
         cv2.setNumThreads(0)
+    os.environ["OMP_NUM_THREADS"] = "1"  # for what is loaded later; nothing here computes with Paddle
+    tune_malloc()  # or every array of every sample is faulted in anew
+    with contextlib.suppress(OSError):
+        os.nice(NICENESS)
 
 
 def default_workers() -> int:
@@ -89,14 +96,18 @@ def _shared_memory_left() -> int:
         return 0
 
 
+def _bytes(value: Any) -> int:
+    """Of an array, or the arrays in a list."""
+    return sum(map(_bytes, value)) if isinstance(value, list) else getattr(value, "nbytes", 0)
+
+
 def _fits_shared_memory(reader: Reader, keys: List[Position], workers: int) -> bool:
     """Whether the batches under way fit into /dev/shm. Reads one sample to know their size, so that a data set
     that cannot be read fails here, at once."""
     sample = reader[keys[0]]
     if isinstance(sample, Failure):
         sample.throw()
-    arrays = [to_chw(sample["image"]), *(v for k, v in sample.items() if k != "image" and isinstance(v, np.ndarray))]
-    needed = sum(array.nbytes for array in arrays) * len(keys) * (workers * PREFETCH + 2)
+    needed = sum(_bytes(value) for value in collate([sample]).values()) * len(keys) * (workers * PREFETCH + 2)
     left = _shared_memory_left()
     if needed < left:
         return True
@@ -129,6 +140,31 @@ def all_bad(dataset: Any, first: InputError, seconds: float = 60) -> InputError:
     return InputError(list_problems(title, found))
 
 
+def normalise(batch: dict) -> dict:
+    """A batch of tensors whose normalisation was put off, `image` float32 on its device; any other as it is.
+
+    On the CPU the values are those of `Normalize` bit for bit; elsewhere by a product and a sum, to 1e-6 of them.
+    """
+    table = batch.pop("normalize", None)
+    if table is None:
+        return batch
+    image = batch["image"]
+    if image.place.is_cpu_place():
+        done = normalised({"image": image.numpy(), "normalize": table.numpy()})["image"]
+        return {**batch, "image": paddle.to_tensor(done, place=image.place)}
+    return {**batch, "image": scaled(image, table.numpy())}
+
+
+def scaled(image: paddle.Tensor, table: np.ndarray) -> paddle.Tensor:
+    """uint8 `image` [N, C, H, W] through the straight line of `table` [256, C], on the image's device."""
+    low, high = table[0].astype(np.float64), table[255].astype(np.float64)
+    slope, start = (
+        paddle.to_tensor(row.astype(np.float32).reshape(1, -1, 1, 1), place=image.place)
+        for row in ((high - low) / 255, low)
+    )
+    return image.astype("float32") * slope + start
+
+
 class _Loader:
     """A DataLoader with a start, an end, and clear errors. Iterate once; `close` it (or use `with`)."""
 
@@ -147,7 +183,9 @@ class _Loader:
         """Start the thread or the processes."""
         _open.add(self)
         if not self.workers:
-            self._iterator = ReadAhead(self._reader.__getitem__, self._batches, self._collate, PREFETCH, self._place)
+            on_cpu = self._place is not None or paddle.get_device() == "cpu"
+            whole = (lambda samples: normalised(self._collate(samples))) if on_cpu else self._collate
+            self._iterator = ReadAhead(self._reader.__getitem__, self._batches, whole, PREFETCH, self._place)
             return
         loader = DataLoader(
             self._reader,
@@ -181,7 +219,7 @@ class _Loader:
             if isinstance(failure.error, InputError):
                 raise all_bad(self._reader.dataset, failure.error)
             failure.throw()
-        return batch
+        return normalise(batch)
 
     def close(self) -> None:
         """End the workers. Safe to call twice."""

@@ -79,7 +79,7 @@ def pad(sample: Sample, top: int, left: int, size: tuple[int, int], im_value: An
     """Image and labels placed at (top, left) of a canvas of `size` (h, w)."""
     if size == size_of(sample):
         return sample
-    im_value = _band_values(sample, im_value)
+    im_value = band_values(sample, im_value)
     step = {"op": "pad", "from": list(size_of(sample)), "top": top, "left": left, "to": list(size)}
     return _apply(
         sample,
@@ -111,7 +111,7 @@ def warp(
     sample: Sample, matrix: np.ndarray, size: tuple[int, int], im_value: float | Sequence[float], label_value: int
 ) -> Sample:
     """Image (linear) and labels (nearest) through the affine `matrix` [2, 3] onto `size` (h, w). Not undoable."""
-    values = np.broadcast_to(np.asarray(_band_values(sample, im_value), float), sample["image"].shape[2:])
+    values = np.broadcast_to(np.asarray(band_values(sample, im_value), float), sample["image"].shape[2:])
 
     def moved(array: np.ndarray, interp: int, fill: Sequence[float]) -> np.ndarray:
         planes = array if array.ndim == 3 else array[..., None]
@@ -151,7 +151,7 @@ def _apply(sample: Sample, step: dict, on_image: Callable, on_label: Callable) -
     return sample
 
 
-def _band_values(sample: Sample, value: Any) -> Any:
+def band_values(sample: Sample, value: Any) -> Any:
     """A padding value that fits the image: one number, or one a band."""
     values = np.atleast_1d(np.asarray(value, float))
     bands = sample["image"].shape[2]

@@ -35,20 +35,35 @@ class Normalize:
         )
         self.mean, self.std = np.array(mean, np.float64), np.array(std, np.float64)
         self._table = self._scaled(np.repeat(_LEVELS[None, :, None], max(len(mean), len(std)), 2))
+        self._tables: dict[int, np.ndarray] = {}  # by bands; the samples of a batch share one
 
     def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
         image = sample["image"]
-        bands, given = image.shape[2], self._table.shape[2]
-        if given not in (1, bands):
-            raise InputError(
-                f"{base.where(sample)}: Normalize does not fit the image (got {given} numbers in mean or std, the "
-                f"image has {bands} bands). Give one number, or {bands}; or set img_channels of the data set."
-            )
+        self._check_bands(sample)
         if image.dtype == np.uint8:
             sample["image"] = cv2.LUT(image, self._table).reshape(image.shape)
         else:
             sample["image"] = self._scaled(image)
         return sample
+
+    def postpone(self, sample: Sample, rng: np.random.Generator) -> Sample:
+        """Leave an 8-bit image as it is and say in `normalize` what its values become; see segkit.transforms.late."""
+        if sample["image"].dtype != np.uint8:
+            return self(sample, rng)
+        self._check_bands(sample)
+        bands = sample["image"].shape[2]
+        if bands not in self._tables:
+            self._tables[bands] = np.ascontiguousarray(np.broadcast_to(self._table[0], (256, bands)))
+        sample["normalize"] = self._tables[bands]
+        return sample
+
+    def _check_bands(self, sample: Sample) -> None:
+        bands, given = sample["image"].shape[2], self._table.shape[2]
+        if given not in (1, bands):
+            raise InputError(
+                f"{base.where(sample)}: Normalize does not fit the image (got {given} numbers in mean or std, the "
+                f"image has {bands} bands). Give one number, or {bands}; or set img_channels of the data set."
+            )
 
     def _scaled(self, image: np.ndarray) -> np.ndarray:
         scaled = image.astype(np.float32) / np.float32(255)
@@ -77,7 +92,8 @@ def brightness(image: np.ndarray, factor: float) -> np.ndarray:
 
 def contrast(image: np.ndarray, factor: float) -> np.ndarray:
     """uint8 image drawn towards (`factor` < 1) or away from its mean luminance (Pillow's ImageEnhance.Contrast)."""
-    mean = np.float32(int(_luminance(image).mean() + 0.5))
+    luminance = _luminance(image)
+    mean = np.float32(int(cv2.mean(luminance.reshape(len(luminance), -1))[0] + 0.5))
     return cv2.LUT(image, np.clip(mean + np.float32(factor) * (_LEVELS - mean), 0, 255).astype(np.uint8)).reshape(
         image.shape
     )
@@ -96,8 +112,9 @@ def hue(image: np.ndarray, shift: float) -> np.ndarray:
     if image.shape[2] != 3:
         return image
     hsv = cv2.cvtColor(image, cv2.COLOR_RGB2HSV_FULL)
-    table = np.stack([(_LEVELS + round(shift)) % 256, _LEVELS, _LEVELS], 1).astype(np.uint8)
-    return cv2.cvtColor(cv2.LUT(hsv, table[None]), cv2.COLOR_HSV2RGB_FULL)
+    rows = hsv.reshape(len(hsv), -1)  # whole rows of H, S, V, H, ...: 8-bit additions wrap as the hue does
+    rows += np.tile(np.array([round(shift) % 256, 0, 0], np.uint8), image.shape[1])
+    return cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB_FULL)
 
 
 def sharpness(image: np.ndarray, factor: float) -> np.ndarray:

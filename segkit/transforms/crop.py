@@ -6,8 +6,9 @@ import numpy as np
 
 from segkit.errors import InputError
 from segkit.registry import TRANSFORMS
-from segkit.transforms import base
+from segkit.transforms import base, window
 from segkit.transforms.base import Sample
+from segkit.transforms.resize import Resizing
 
 
 @TRANSFORMS.register
@@ -81,17 +82,40 @@ class RandomPaddingCrop:
         self.ignore_index, self.loop_times = ignore_index, loop_times
 
     def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
-        height, width = base.size_of(sample)
-        canvas = max(height, self.height), max(width, self.width)
+        canvas = self._canvas(*base.size_of(sample))
         sample = base.pad(sample, 0, 0, canvas, self.im_value, self.label_value)
+        top, left = self._choose(canvas, sample.get("label"), rng)
+        return base.crop(sample, top, left, (self.height, self.width))
+
+    def of_resized(self, sample: Sample, resizing: Resizing, rng: np.random.Generator) -> Sample:
+        """What `resizing` and then this transform would give, made of the part that is kept where that pays.
+
+        The same draws and the same labels; pixel values differ by 1 of 255 at most.
+        """
+        target = resizing.target(*base.size_of(sample), rng)
+        size, crop = target[:2], (self.height, self.width)
+        if not window.pays(sample, target, crop):
+            return self(resizing.apply(sample, target), rng)
+        canvas, label = self._canvas(*size), sample.get("label")
+        if self.max_ratio < 1 and label is not None and label.ndim == 2:
+            label = base.resize_array(label, *size, base.INTERPOLATIONS["NEAREST"])
+            label = base.pad_array(label, 0, 0, canvas, self.label_value)
+        place = self._choose(canvas, label, rng)
+        return window.resize_and_crop(sample, size, canvas, place, crop, self.im_value, self.label_value)
+
+    def _canvas(self, height: int, width: int) -> tuple[int, int]:
+        """(height, width) after padding."""
+        return max(height, self.height), max(width, self.width)
+
+    def _choose(self, canvas: tuple[int, int], label: np.ndarray | None, rng: np.random.Generator) -> tuple[int, int]:
+        """(top, left) of the part; `label` is that of the whole canvas where `category_max_ratio` asks for it."""
         top, left = self._draw(canvas, rng)
-        label = sample.get("label")
         if self.max_ratio < 1 and label is not None and label.ndim == 2:
             for _ in range(self.loop_times):
                 if self._varied(label[top : top + self.height, left : left + self.width]):
                     break
                 top, left = self._draw(canvas, rng)
-        return base.crop(sample, top, left, (self.height, self.width))
+        return top, left
 
     def _draw(self, canvas: tuple[int, int], rng: np.random.Generator) -> tuple[int, int]:
         return int(rng.integers(canvas[0] - self.height + 1)), int(rng.integers(canvas[1] - self.width + 1))

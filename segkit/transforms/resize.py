@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Literal, Tuple
 
 import numpy as np
 
@@ -11,15 +11,32 @@ from segkit.registry import TRANSFORMS
 from segkit.transforms import base
 from segkit.transforms.base import INTERPOLATIONS, Sample
 
+Target = Tuple[int, int, str]
+"""height, width and a name of INTERPOLATIONS"""
 
-def _scaled(sample: Sample, scale: float) -> Sample:
+
+def _scaled(height: int, width: int, scale: float) -> Target:
     """Both sides times `scale`, rounded half to even as Python does."""
-    height, width = base.size_of(sample)
-    return base.resize(sample, round(height * scale), round(width * scale))
+    return round(height * scale), round(width * scale), "LINEAR"
+
+
+class Resizing:
+    """A transform that is known by the size it gives, so that a crop after it can do without the rest."""
+
+    def target(self, height: int, width: int, rng: np.random.Generator) -> Target:
+        """What an image of that size becomes. Draws what is random about it."""
+        raise NotImplementedError
+
+    def apply(self, sample: Sample, target: Target) -> Sample:
+        """The image and its labels at that size."""
+        return base.resize(sample, *target)
+
+    def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
+        return self.apply(sample, self.target(*base.size_of(sample), rng))
 
 
 @TRANSFORMS.register
-class Resize:
+class Resize(Resizing):
     """Resize to `target_size` [width, height].
 
     `keep_ratio`: the largest size of the image's proportions whose long side is at most the longer number and whose
@@ -40,34 +57,33 @@ class Resize:
             base.check_at_least(self, "size_divisor", size_divisor, 1)
         self.interp, self.keep_ratio, self.size_divisor = interp, keep_ratio, size_divisor
 
-    def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
+    def target(self, height: int, width: int, rng: np.random.Generator) -> Target:
         interp = self.interp
         if interp == "RANDOM":
             interp = list(INTERPOLATIONS)[rng.integers(len(INTERPOLATIONS))]
-        height, width = self.height, self.width
+        sides, (height, width) = (height, width), (self.height, self.width)
         if self.keep_ratio:
-            sides = base.size_of(sample)
             scale = min(max(width, height) / max(sides), min(width, height) / min(sides))
             height, width = (int(side * scale + 0.5) for side in sides)
         if self.size_divisor:
             height, width = (math.ceil(side / self.size_divisor) * self.size_divisor for side in (height, width))
-        return base.resize(sample, height, width, interp)
+        return height, width, interp
 
 
 @TRANSFORMS.register
-class ResizeByLong:
+class ResizeByLong(Resizing):
     """Resize so that the long side is `long_size` pixels."""
 
     def __init__(self, long_size: int):
         base.check_at_least(self, "long_size", long_size, 1)
         self.long_size = long_size
 
-    def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
-        return _scaled(sample, self.long_size / max(base.size_of(sample)))
+    def target(self, height: int, width: int, rng: np.random.Generator) -> Target:
+        return _scaled(height, width, self.long_size / max(height, width))
 
 
 @TRANSFORMS.register
-class ResizeByShort:
+class ResizeByShort(Resizing):
     """Resize so that the short side is `short_size` pixels (one of them at random where it is a list).
 
     Where the long side would pass `max_size`, the short side becomes smaller for this image (for this one only;
@@ -83,16 +99,16 @@ class ResizeByShort:
             base.check_at_least(self, "max_size", max_size, 1)
         self.max_size = math.inf if max_size is None else max_size
 
-    def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
-        short, long = sorted(base.size_of(sample))
+    def target(self, height: int, width: int, rng: np.random.Generator) -> Target:
+        short, long = sorted((height, width))
         size = self.sizes[0] if len(self.sizes) == 1 else self.sizes[rng.integers(len(self.sizes))]
         if size / short * long > self.max_size:
             size = max(1, int(self.max_size / long * short))
-        return _scaled(sample, size / short)
+        return _scaled(height, width, size / short)
 
 
 @TRANSFORMS.register
-class LimitLong:
+class LimitLong(Resizing):
     """Resize only images whose long side is above `max_long` or below `min_long`, to that limit."""
 
     def __init__(self, max_long: int | None = None, min_long: int | None = None):
@@ -103,17 +119,20 @@ class LimitLong:
             base.check_order(self, "min_long", min_long, "max_long", max_long)
         self.max_long, self.min_long = max_long, min_long
 
-    def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
-        long = max(base.size_of(sample))
+    def target(self, height: int, width: int, rng: np.random.Generator) -> Target:
+        long = max(height, width)
         if self.max_long is not None and long > self.max_long:
-            return _scaled(sample, self.max_long / long)
+            return _scaled(height, width, self.max_long / long)
         if self.min_long is not None and long < self.min_long:
-            return _scaled(sample, self.min_long / long)
-        return sample
+            return _scaled(height, width, self.min_long / long)
+        return height, width, "LINEAR"
+
+    def apply(self, sample: Sample, target: Target) -> Sample:
+        return sample if target[:2] == base.size_of(sample) else super().apply(sample, target)
 
 
 @TRANSFORMS.register
-class ResizeRangeScaling:
+class ResizeRangeScaling(Resizing):
     """Resize so that the long side is a random number of pixels from `min_value` to `max_value`."""
 
     def __init__(self, min_value: int = 400, max_value: int = 600):
@@ -121,13 +140,13 @@ class ResizeRangeScaling:
         base.check_order(self, "min_value", min_value, "max_value", max_value)
         self.min_value, self.max_value = min_value, max_value
 
-    def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
+    def target(self, height: int, width: int, rng: np.random.Generator) -> Target:
         long = int(rng.uniform(self.min_value, self.max_value) + 0.5)
-        return _scaled(sample, long / max(base.size_of(sample)))
+        return _scaled(height, width, long / max(height, width))
 
 
 @TRANSFORMS.register
-class ResizeStepScaling:
+class ResizeStepScaling(Resizing):
     """Scale by a random factor from `min_scale_factor` to `max_scale_factor` in steps of `scale_step_size` (0: any)."""
 
     def __init__(self, min_scale_factor: float = 0.75, max_scale_factor: float = 1.25, scale_step_size: float = 0.25):
@@ -141,7 +160,7 @@ class ResizeStepScaling:
             count = int((max_scale_factor - min_scale_factor) / scale_step_size + 1 + 1e-9)
             self.factors = np.linspace(min_scale_factor, max_scale_factor, count) if count > 1 else [min_scale_factor]
 
-    def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
+    def target(self, height: int, width: int, rng: np.random.Generator) -> Target:
         if self.factors is None:
-            return _scaled(sample, rng.uniform(self.low, self.high))
-        return _scaled(sample, float(self.factors[rng.integers(len(self.factors))]))
+            return _scaled(height, width, rng.uniform(self.low, self.high))
+        return _scaled(height, width, float(self.factors[rng.integers(len(self.factors))]))

@@ -1,6 +1,6 @@
 """One side of `benchmarks.input_pipeline`, in a process of its own: it reads batches as often as it is told.
 
-Runs in any environment that has the side's library: `python input_sides.py SIDE RECIPE FOLDER`. Then each line
+Runs in any environment that has the side's library: `python input_pipeline_peer.py SIDE RECIPE FOLDER`. Then each line
 `N` on its input makes it read N batches and print the seconds that took. `--loader W` times the side's data loader
 with W worker processes instead, up to the arrays or tensors that the training step is handed.
 """
@@ -43,24 +43,29 @@ def _order(count: int) -> Iterator[int]:
         yield from (int(i) for i in rng.permutation(count))
 
 
-def segkit_side(recipe: str, folder: str, workers: int | None, **options: Any) -> Next:
-    """segkit's data set and collate; with `workers` its train_loader."""
+def segkit_side(recipe: str, folder: str, workers: int | None, finish: bool = True, **options: Any) -> Next:
+    """segkit's data set and collate to float32 (with `finish` False to what a worker hands over, bytes that the
+    device normalises); with `workers` its train_loader."""
     from segkit import registry, runtime
 
     runtime.require_paddle()
-    from segkit.engine.collate import Reader, collate
+    from segkit.engine.collate import Reader, collate, normalised
     from segkit.engine.loader import train_loader
+    from segkit.engine.memory import tune_malloc
 
     nodes = recipe_nodes(recipe)
     chain = [registry.TRANSFORMS.get(n["type"])(**{k: v for k, v in n.items() if k != "type"}) for n in nodes]
     dataset = registry.DATASETS.get("Dataset")(chain, folder, num_classes=CLASSES, train_path="list.txt", **options)
     if workers is not None:
         return train_loader(dataset, BATCH, workers, seed=1).__next__
+    tune_malloc()  # as a worker does
     reader, order = Reader(dataset, 1), _order(len(dataset))
 
     def read() -> Any:
         batch = collate([reader[0, next(order)] for _ in range(BATCH)])
-        assert batch["image"].shape[0] == BATCH and str(batch["image"].dtype) in ("float32", "uint8"), batch
+        batch = normalised(batch) if finish else batch
+        assert batch["image"].shape == (BATCH, 3, CROP, CROP)
+        assert batch["image"].dtype == ("float32" if finish else "uint8")
         return batch
 
     return read
@@ -137,10 +142,11 @@ def albumentations_side(recipe: str, folder: str, workers: int | None) -> Next:
 
 
 def make(side: str, recipe: str, folder: str, workers: int | None) -> Next:
-    """What reads the next batch. "segkit, cache: ram" is segkit with that option on the data set."""
+    """What reads the next batch. "segkit, cache: ram" is segkit with that option on the data set, "segkit, uint8"
+    without the normalisation."""
     if side.startswith("segkit"):
         options = {"cache": side.rsplit(" ", 1)[1]} if "cache" in side else {}
-        return segkit_side(recipe, folder, workers, **options)
+        return segkit_side(recipe, folder, workers, finish="uint8" not in side, **options)
     return {"PaddleSeg": paddleseg_side, "albumentations": albumentations_side}[side](recipe, folder, workers)
 
 
