@@ -1,4 +1,4 @@
-"""Scores of a segmentation from one streaming confusion matrix, and the area under the ROC curve. numpy only."""
+"""Scores of a segmentation from one streaming confusion matrix, and the area under the ROC curve. No Paddle."""
 
 from __future__ import annotations
 
@@ -6,8 +6,11 @@ from typing import Any, Sequence
 
 import numpy as np
 
+from segkit._cv2 import cv2
 from segkit.errors import InputError
 from segkit.log import warn_once
+
+_EXACT = 2**24  # whole numbers that float32 holds
 
 
 def _ratio(top: np.ndarray, bottom: np.ndarray) -> np.ndarray:
@@ -77,13 +80,26 @@ class ConfusionMatrix:
     def update(self, pred: np.ndarray, label: np.ndarray) -> None:
         """Add one photo: integer class maps of one shape; pixels labelled `ignore_index` do not count."""
         _check_shapes(pred, label)
+        bytes_will_do = label.dtype == pred.dtype == np.uint8 and self.num_classes <= 256
+        counts = self._count_bytes(label, pred) if bytes_will_do else None
+        self.matrix += self._count(label, pred) if counts is None else counts
+        self.num_images += 1
+
+    def _count_bytes(self, label: np.ndarray, pred: np.ndarray) -> np.ndarray | None:
+        """int64 [C, C] of uint8 maps from one pass over them; None where a value is no class."""
+        table = pair_counts(label, pred)
+        if 0 <= self.ignore_index < 256:
+            table[self.ignore_index] = 0
+        counts = table[: self.num_classes, : self.num_classes]
+        return counts if counts.sum() == table.sum() else None
+
+    def _count(self, label: np.ndarray, pred: np.ndarray) -> np.ndarray:
         valid = label != self.ignore_index
         label, pred = label[valid].astype(np.int64), pred[valid].astype(np.int64)
         _check_range("label", label, self.num_classes)
         _check_range("prediction", pred, self.num_classes)
         counts = np.bincount(label * self.num_classes + pred, minlength=self.num_classes**2)
-        self.matrix += counts.reshape(self.num_classes, self.num_classes)
-        self.num_images += 1
+        return counts.reshape(self.num_classes, self.num_classes)
 
     def merge(self, other: ConfusionMatrix) -> None:
         """Add what another one counted, say another rank's."""
@@ -135,6 +151,19 @@ class MultiLabelMatrix(ConfusionMatrix):
 
     def areas(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         return self.matrix[:, 1, 1], self.matrix[:, :, 1].sum(1), self.matrix[:, 1, :].sum(1)
+
+
+def pair_counts(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """How often each pair of values occurs in two uint8 arrays of one shape: int64 [256, 256], rows by `first`.
+
+    OpenCV's histogram needs no copies, and half of the time of `np.bincount`.
+    """
+    table = np.zeros((256, 256), np.int64)
+    flat = [np.ascontiguousarray(array).reshape(1, -1) for array in (first, second)]
+    for start in range(0, first.size, _EXACT):  # its counters are float32
+        parts = [array[:, start : start + _EXACT] for array in flat]
+        table += cv2.calcHist(parts, [0, 1], None, [256, 256], [0, 256, 0, 256]).astype(np.int64)
+    return table
 
 
 def _check_shapes(pred: np.ndarray, label: np.ndarray) -> None:

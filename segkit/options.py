@@ -26,6 +26,9 @@ class CommonOptions:
     precision: Literal["fp32", "fp16", "bf16"] = option("fp32", "compute precision")
     data_format: Literal["NCHW", "NHWC"] = option("NCHW", "memory layout of the model")
     use_multilabel: bool = option(False, "each pixel may belong to several classes (a label plane a class)")
+    no_onednn: bool = option(
+        False, "on the CPU, use Paddle's own convolutions (val, predict: masks equal an exported model's bit for bit)"
+    )
 
 
 @dataclass
@@ -54,7 +57,6 @@ class TrainOptions(CommonOptions):
     repeats: int = option(1, "pass over the training list so many times per epoch")
     accumulate_steps: int = option(1, "batches whose gradients are added up before a step")
     deterministic: bool = option(False, "deterministic GPU kernels: reproducible, slower")
-    no_onednn: bool = option(False, "on the CPU, use Paddle's own convolutions")
     best_metric: str = option("mIoU", "what makes a model the best: mIoU, mDice, Acc, Kappa or IoU/<class>")
     offline: bool = option(False, "download nothing: pretrained weights come from the cache or a path")
     trust: bool = option(False, "run what the config's `imports:` name; so far that is always done, and said")

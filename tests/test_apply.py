@@ -11,6 +11,8 @@ import pytest
 from segkit.engine import apply
 from segkit.engine.apply import TestTime as How
 from segkit.engine.apply import test_time as settings
+from segkit.engine.onednn import counts
+from segkit.engine.onednn.functional import ONEDNN
 from segkit.errors import InputError
 from segkit.options import EvalOptions, PredictOptions
 from segkit.postprocess import class_map, undo
@@ -49,7 +51,7 @@ def test_windows_as_paddleseg(parity, name):
     cases, arrays = parity
     how = How(window=tuple(cases[name]["slide"]["crop_size"]), stride=tuple(cases[name]["slide"]["stride"]))
     found = apply.scores(Conv(arrays["toy_w"]), arrays["toy_x"], how)
-    np.testing.assert_allclose(found, arrays[f"{name}__img"], atol=2e-6)
+    np.testing.assert_allclose(found, arrays[f"{name}__img"], rtol=1e-6, atol=3e-6)
     assert found.dtype == np.float32
 
 
@@ -121,12 +123,24 @@ def test_scaled_sizes_are_rounded(toy):
     assert [shape[2:] for shape in model.seen] == [(29, 40), (1, 1)]
 
 
-def test_classes_on_the_device_are_the_classes_on_the_host(toy):
+def test_classes_are_those_of_the_scores(toy):
+    """On a GPU class numbers, on the CPU the scores, of which classes are made plane by plane."""
     model, x = toy
-    found = apply.classes(model, x, How())
-    assert found.dtype == np.int32
+    with apply.Applied(model) as applied:
+        found = applied.classes(x)
     for one, scores in zip(found, apply.scores(model, x)):
-        np.testing.assert_array_equal(one, class_map(scores, []))
+        classes = one if one.dtype == np.int32 else class_map(one, [])
+        np.testing.assert_array_equal(classes, class_map(scores, []))
+
+
+def test_kernels_are_chosen(toy):
+    model, x = toy
+    before = counts[ONEDNN]
+    plain = apply.scores(model, x, How(onednn=False))
+    assert counts[ONEDNN] == before
+    np.testing.assert_allclose(apply.scores(model, x), plain, rtol=1e-5, atol=1e-5)
+    assert counts[ONEDNN] == before + 1
+    np.testing.assert_array_equal(plain, model(paddle.to_tensor(x))[0])
 
 
 def test_bf16_on_the_cpu_is_close_or_refused(toy):

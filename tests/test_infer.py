@@ -55,13 +55,17 @@ def test_masks_are_those_of_predict_on_real_photos(tiny, shared, tmp_path, name,
     images = tmp_path / "photos.txt"
     images.write_text("\n".join(map(str, photos)))
     opts = () if name == "exported" else ("--opts", f"val_dataset.transforms={json.dumps(PLAIN)}")
-    assert run("predict", "--model_path", tiny, "--image_path", images, "--save_dir", tmp_path / "p", *opts) == 0
+    flags = ("--model_path", tiny, "--image_path", images, *opts)
+    assert run("predict", *flags, "--save_dir", tmp_path / "p", "--no_onednn") == 0
+    assert run("predict", *flags, "--save_dir", tmp_path / "fast") == 0
     assert run_infer(tiny.parent / name, images, tmp_path / "i", "--batch_size", batch) == 0
     expected, found = masks(tmp_path / "p" / "mask"), masks(tmp_path / "i")
     assert set(found) == set(expected) and len(found) == len(photos)
     for key, mask in found.items():
         np.testing.assert_array_equal(mask, expected[key])
     assert all(len(np.unique(mask)) > 1 for mask in found.values())
+    fast = masks(tmp_path / "fast" / "mask")
+    assert np.mean(np.concatenate([(fast[key] == mask).ravel() for key, mask in found.items()])) >= 0.9999
 
 
 def test_what_is_written(exported, tmp_path):

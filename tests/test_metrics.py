@@ -7,6 +7,7 @@ import json
 import numpy as np
 import pytest
 
+from segkit import metrics
 from segkit.errors import InputError
 from segkit.metrics import ConfusionMatrix, MultiLabelMatrix, RocCurves
 
@@ -118,6 +119,29 @@ def test_scores_are_scikit_learns():
         assert found["mDice"] == pytest.approx(metrics.f1_score(truth, said, labels=labels, average="macro"))
         precision, recall, _, _ = metrics.precision_recall_fscore_support(truth, said, labels=labels)
         assert found["class_precision"] == pytest.approx(precision) and found["class_recall"] == pytest.approx(recall)
+
+
+@pytest.mark.parametrize("ignore_index, classes", [(255, 7), (3, 7), (-1, 256), (0, 256), (299, 300)])
+def test_bytes_are_counted_as_other_integers_are(monkeypatch, ignore_index, classes):
+    monkeypatch.setattr(metrics, "_EXACT", 1000)  # several parts, the last one shorter
+    rng = np.random.default_rng(0)
+    label, pred = rng.integers(0, min(classes, 256), (2, 61, 67)).astype(np.uint8)
+    if ignore_index == 255:
+        label[rng.random(label.shape) < 0.2] = 255
+    pred[label == ignore_index] = 254  # no class where there are few
+    quick, slow = (ConfusionMatrix(classes, ignore_index) for _ in range(2))
+    quick.update(pred.T, label.T)
+    slow.update(pred.astype(np.int32), label.astype(np.int64))
+    np.testing.assert_array_equal(quick.matrix, slow.matrix)
+    assert quick.matrix.dtype == np.int64 and quick.matrix.sum() == (label != ignore_index).sum()
+
+
+@pytest.mark.parametrize("kind", ["label", "prediction"])
+def test_bytes_that_are_no_class_are_refused(kind):
+    good, bad = np.zeros((4, 5), np.uint8), np.full((4, 5), 9, np.uint8)
+    maps = (bad, good) if kind == "prediction" else (good, bad)
+    with pytest.raises(InputError, match=rf"{kind}: values outside the classes \(got 9, expected 0 to 2\)"):
+        ConfusionMatrix(3).update(*maps)
 
 
 def test_hand_counted_example():

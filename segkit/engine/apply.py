@@ -11,6 +11,7 @@ import numpy as np
 import paddle
 import paddle.nn.functional as F
 
+from segkit.engine.folding import folded
 from segkit.engine.onednn import convolutions
 from segkit.errors import InputError
 from segkit.options import EvalOptions, TestTimeOptions
@@ -19,6 +20,7 @@ from segkit.postprocess import undo
 # Windows go to the device together up to so many pixels: what is held there does not grow with the photo.
 _PIXELS_AT_ONCE = 2**20
 _WINDOWS_AT_ONCE = 16
+_CORNER = 128  # pixels a side of the photo's corner that shows which BatchNorm follows which convolution
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,7 @@ class TestTime:
     window: tuple[int, int] | None = None
     stride: tuple[int, int] | None = None
     precision: str = "fp32"
+    onednn: bool = True
 
     @property
     def plain(self) -> bool:
@@ -63,7 +66,7 @@ def test_time(options: TestTimeOptions, test_config: Mapping[str, Any] | None = 
         idle = [f"--{name}" for name in names if getattr(options, name) not in (None, False)]
         if idle and not on:
             raise InputError(f"{', '.join(idle)} without --{switch} has no effect. Add --{switch}, or leave it out.")
-    result: dict[str, Any] = {"precision": options.precision}
+    result: dict[str, Any] = {"precision": options.precision, "onednn": not options.no_onednn}
     if augment:
         result["scales"] = _scales(setting("scales", 1.0))
         result["flip_horizontal"] = bool(setting("flip_horizontal", False))
@@ -104,6 +107,55 @@ def _pair(name: str, value: Any) -> tuple[int, int]:
     return values[0], values[1]
 
 
+class Applied:
+    """A model applied as `how` says, to as many photos as come while the context is open.
+
+    Inside, the model is in evaluation mode and its convolutions compute their BatchNorms too (see `folding`);
+    afterwards it is as before. With `onednn=False` every layer is computed as an exported model does, bit for bit.
+    """
+
+    def __init__(self, model: paddle.nn.Layer, how: TestTime | None = None):
+        self.model = model
+        self.how = how or TestTime()
+        self._stack = contextlib.ExitStack()
+        self._folded = not self.how.onednn
+
+    def __enter__(self) -> Applied:
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(evaluation_mode(self.model))
+            stack.enter_context(computing(self.how))
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self._stack.close()
+        self._folded = not self.how.onednn
+
+    def _fold(self, x: np.ndarray) -> None:
+        """Fold BatchNorms once the first photo is here, of which a corner shows how the layers follow each other."""
+        if self._folded:
+            return
+        self._folded = True
+        corner = np.ascontiguousarray(x[:1, :, :_CORNER, :_CORNER])
+        with computing(TestTime()):
+            self._stack.enter_context(folded(self.model, paddle.to_tensor(corner)))
+
+    def scores(self, x: np.ndarray) -> np.ndarray:
+        """`scores` of float32 [N, channels, H, W]."""
+        self._fold(x)
+        return _scores(self.model, x, self.how)
+
+    def classes(self, x: np.ndarray) -> np.ndarray:
+        """Class numbers int32 [N, H, W] of one plain pass, decided on the GPU so that the scores stay there; on the
+        CPU, where that is slower, and of a single-channel model, the scores themselves, float32 [N, C, H, W]."""
+        self._fold(x)
+        with paddle.no_grad(), _casting(self.how):
+            found = _forward(self.model, x)
+            if found.shape[1] == 1 or found.place.is_cpu_place():
+                return _host(found)
+            return paddle.argmax(found, axis=1, dtype="int32").numpy()
+
+
 def scores(model: paddle.nn.Layer, x: np.ndarray, how: TestTime | None = None) -> np.ndarray:
     """Logits float32 [N, C, H, W] for preprocessed photos x, float32 [N, channels, H, W].
 
@@ -111,18 +163,15 @@ def scores(model: paddle.nn.Layer, x: np.ndarray, how: TestTime | None = None) -
     PaddleSeg). Windows are summed up on the host. The model must be in evaluation mode.
     """
     how = how or TestTime()
-    with paddle.no_grad(), _precision(how.precision):
+    with computing(how):
+        return _scores(model, x, how)
+
+
+def _scores(model: paddle.nn.Layer, x: np.ndarray, how: TestTime) -> np.ndarray:
+    with paddle.no_grad(), _casting(how):
         if how.scales == (1.0,) and len(how.flips) == 1:
             return _host(_one_pass(model, x, how))
         return _host(_averaged(model, x, how))
-
-
-def classes(model: paddle.nn.Layer, x: np.ndarray, how: TestTime) -> np.ndarray:
-    """Class numbers int32 [N, H, W] of one plain pass, decided on the device so that the scores stay there; of a
-    single-channel model the scores themselves, float32 [N, 1, H, W]."""
-    with paddle.no_grad(), _precision(how.precision):
-        found = _forward(model, x)
-        return (found if found.shape[1] == 1 else paddle.argmax(found, axis=1, dtype="int32")).numpy()
 
 
 @contextlib.contextmanager
@@ -137,15 +186,20 @@ def evaluation_mode(model: paddle.nn.Layer) -> Iterator[None]:
             layer.training = training
 
 
-def _precision(precision: str) -> contextlib.AbstractContextManager[None]:
-    if precision == "fp32":
-        # Not oneDNN's convolutions here, though faster: with Paddle's own the masks are those of the exported model.
+def computing(how: TestTime) -> contextlib.AbstractContextManager[None]:
+    """The CPU's convolutions as `how` says; nothing on a GPU."""
+    if paddle.device.get_device() != "cpu":
         return contextlib.nullcontext()
-    if paddle.device.get_device() == "cpu":
-        if precision == "fp16":
-            raise InputError("--precision fp16 needs a GPU (got --device cpu). Use bf16 or fp32 on the CPU.")
-        return convolutions(precision=precision)
-    return paddle.amp.auto_cast(dtype="float16" if precision == "fp16" else "bfloat16")
+    if how.precision == "fp16":
+        raise InputError("--precision fp16 needs a GPU (got --device cpu). Use bf16 or fp32 on the CPU.")
+    return convolutions(how.onednn, how.precision)
+
+
+def _casting(how: TestTime) -> contextlib.AbstractContextManager[None]:
+    """Mixed precision on a GPU."""
+    if how.precision == "fp32" or paddle.device.get_device() == "cpu":
+        return contextlib.nullcontext()
+    return paddle.amp.auto_cast(dtype="float16" if how.precision == "fp16" else "bfloat16")
 
 
 def _forward(model: paddle.nn.Layer, x: np.ndarray | paddle.Tensor) -> paddle.Tensor:
@@ -154,7 +208,12 @@ def _forward(model: paddle.nn.Layer, x: np.ndarray | paddle.Tensor) -> paddle.Te
 
 
 def _host(x: np.ndarray | paddle.Tensor) -> np.ndarray:
-    return x if isinstance(x, np.ndarray) else x.numpy()
+    """As numpy; on the CPU the tensor's own memory, where this Paddle can share it."""
+    if isinstance(x, np.ndarray):
+        return x
+    if x.place.is_cpu_place() and hasattr(x, "__dlpack__"):
+        return np.from_dlpack(x)
+    return x.numpy()
 
 
 def _one_pass(model: paddle.nn.Layer, x: Any, how: TestTime) -> Any:
@@ -211,7 +270,7 @@ def _windows(model: paddle.nn.Layer, x: np.ndarray, window: Any, stride: Any) ->
     for start in range(0, len(corners), together):
         group = corners[start : start + together]
         crops = np.concatenate([x[:, :, top : top + high, left : left + wide] for top, left in group])
-        found = _forward(model, crops).numpy()
+        found = _host(_forward(model, crops))
         if total is None:
             total = np.zeros((number, found.shape[1], height, width), np.float32)
         for index, (top, left) in enumerate(group):

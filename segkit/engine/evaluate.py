@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Optional, Union
 
@@ -15,7 +15,8 @@ from segkit import io, postprocess
 from segkit.deploy.pipeline import Run, mask_of
 from segkit.dist import is_main, world_size
 from segkit.engine import apply
-from segkit.engine.apply import TestTime
+from segkit.engine.apply import Applied, TestTime
+from segkit.engine.background import Background
 from segkit.engine.loader import EvalSample, eval_loader
 from segkit.engine.progress import progress
 from segkit.errors import InputError
@@ -24,6 +25,7 @@ from segkit.metrics import ConfusionMatrix, MultiLabelMatrix, RocCurves
 from segkit.options import EvalOptions
 
 Model = Union[paddle.nn.Layer, Run]
+_PIXELS_TOGETHER = 2**20  # of small photos, several go through the network at once
 
 
 def evaluate(
@@ -44,21 +46,53 @@ def evaluate(
     names, ignored = dataset.class_names, dataset.ignore_index
     matrix = (MultiLabelMatrix if multilabel else ConfusionMatrix)(dataset.num_classes, ignored, names)
     curves = RocCurves(dataset.num_classes, ignored) if options.auc_roc else None
+    judge = _Judge(dataset, matrix, curves, multilabel)
     with contextlib.ExitStack() as stack:
         segment = stack.enter_context(_prepared(model, how, multilabel, curves is not None))
         samples = stack.enter_context(eval_loader(dataset, options.num_workers))
         bar = stack.enter_context(progress(len(samples), "val"))
-        for sample in samples:
-            _check_sample(sample)
-            output = segment(sample.image.numpy(), sample.geometry)[0]
-            _check_channels(output, dataset.num_classes, sample.path)
-            mask = mask_of(output, sample.geometry, None, multilabel)
-            _update(matrix, mask, sample)
-            if curves is not None:
-                found = postprocess.probabilities(output, sample.geometry, multilabel)
-                curves.update(found, sample.label)
-            bar.update()
+        background = stack.enter_context(Background())
+        pixels = _PIXELS_TOGETHER if how.plain and isinstance(model, paddle.nn.Layer) else 0
+        for batch in together(samples, pixels):
+            x = np.concatenate([np.asarray(sample.image) for sample in batch])
+            for output, sample in zip(segment(x, [sample.geometry for sample in batch]), batch):
+                background.submit(output.nbytes + sample.label.nbytes, judge, output, sample)
+                bar.update()
     return _finish(matrix, curves, options)
+
+
+def together(samples: Iterable[EvalSample], pixels: int) -> Iterator[list[EvalSample]]:
+    """Neighbours of one size, as many as have so many pixels (at least one sample), in order."""
+    batch: list[EvalSample] = []
+    for sample in samples:
+        _check_sample(sample)
+        _, _, height, width = sample.image.shape
+        if batch and (sample.image.shape != batch[0].image.shape or (len(batch) + 1) * height * width > pixels):
+            yield batch
+            batch = []
+        batch.append(sample)
+    if batch:
+        yield batch
+
+
+class _Judge:
+    """Counts what the outputs of single samples are worth, in a thread of its own."""
+
+    def __init__(self, dataset: Any, matrix: ConfusionMatrix, curves: Optional[RocCurves], multilabel: bool):
+        self.num_classes, self.multilabel = dataset.num_classes, multilabel
+        self.matrix, self.curves = matrix, curves
+
+    def __call__(self, output: np.ndarray, sample: EvalSample) -> None:
+        """One output, [C, h, w] or class numbers [h, w], against its label."""
+        _check_channels(output, self.num_classes, sample.path)
+        mask = mask_of(output, sample.geometry, None, self.multilabel)
+        try:
+            self.matrix.update(mask, sample.label)
+        except InputError as error:
+            raise InputError(f"{sample.path}: {error}") from error
+        if self.curves is not None:
+            found = postprocess.probabilities(output, sample.geometry, self.multilabel)
+            self.curves.update(found, sample.label)
 
 
 def predict_sample(
@@ -75,7 +109,7 @@ def predict_sample(
     x = np.ascontiguousarray(sample["image"].transpose(2, 0, 1)[None], dtype=np.float32)
     multilabel = _multilabel(dataset, options)
     with _prepared(model, how, multilabel) as segment:
-        return mask_of(segment(x, sample["geometry"])[0], sample["geometry"], None, multilabel)
+        return mask_of(segment(x, [sample["geometry"]])[0], sample["geometry"], None, multilabel)
 
 
 def _multilabel(dataset: Any, options: EvalOptions) -> bool:
@@ -84,28 +118,21 @@ def _multilabel(dataset: Any, options: EvalOptions) -> bool:
 
 @contextlib.contextmanager
 def _prepared(model: Model, how: TestTime, multilabel: bool, scores_needed: bool = False) -> Any:
-    """`(x [N, C, H, W], geometry) -> output` of a model in evaluation mode, or of an engine."""
+    """`(x [N, C, H, W], geometries) -> outputs` of a model in evaluation mode, or of an engine."""
     if not isinstance(model, paddle.nn.Layer):
-        if how != TestTime(precision=how.precision):
+        if how != TestTime(precision=how.precision, onednn=how.onednn):
             raise InputError("an exported model is applied plainly: leave out --aug_eval and --is_slide.")
-        yield lambda x, geometry: model(x)
+        yield lambda x, geometries: model(x)
         return
 
-    def segment(x: np.ndarray, geometry: list[dict[str, Any]]) -> np.ndarray:
-        resized = any(step["op"] == "resize" and step["from"] != step["to"] for step in geometry)
+    def segment(x: np.ndarray, geometries: list[list[dict[str, Any]]]) -> np.ndarray:
+        resized = any(step["op"] == "resize" and step["from"] != step["to"] for g in geometries for step in g)
         if how.plain and not (resized or multilabel or scores_needed):
-            return apply.classes(model, x, how)
-        return apply.scores(model, x, how)
+            return applied.classes(x)
+        return applied.scores(x)
 
-    with apply.evaluation_mode(model):
+    with Applied(model, how) as applied:
         yield segment
-
-
-def _update(matrix: ConfusionMatrix, mask: np.ndarray, sample: EvalSample) -> None:
-    try:
-        matrix.update(mask, sample.label)
-    except InputError as error:
-        raise InputError(f"{sample.path}: {error}") from error
 
 
 def _check_sample(sample: EvalSample) -> None:

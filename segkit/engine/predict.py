@@ -14,7 +14,9 @@ from segkit.deploy.inputs import Item, collect
 from segkit.deploy.outputs import draw_overlay, full_palette, write_array, write_mask
 from segkit.deploy.pipeline import Photo, Segmenter, check_threshold, prefetched
 from segkit.dist import rank, world_size
+from segkit.engine.background import Background
 from segkit.engine.progress import progress
+from segkit.engine.segmenter import held
 from segkit.engine.video import OverlayWriter, UnreadableVideo, frames
 from segkit.errors import InputError, list_problems
 from segkit.log import logger
@@ -22,6 +24,7 @@ from segkit.options import PredictOptions
 from segkit.palette import parse_custom_color
 
 OVERLAYS, COLOURS, MASKS, PROBABILITIES = "added_prediction", "pseudo_color_prediction", "mask", "prob"
+_WRITERS = 2  # threads that compute masks and pictures and write them
 
 
 def predict(model: Segmenter, options: PredictOptions) -> dict[str, Any]:
@@ -35,9 +38,9 @@ def predict(model: Segmenter, options: PredictOptions) -> dict[str, Any]:
     """
     items = collect(options.image_path, options.save_dir)
     mine = items[rank() :: world_size()]
-    writer = _Writer(model, options)
-    failed = []
-    with progress(len(mine), "predict") as bar:
+    failed: list[str] = []
+    with held(model), progress(len(mine), "predict") as bar, Background(_WRITERS) as background:
+        writer = _Writer(model, options, background)
         for item, photo in _loaded(model, mine, options.num_workers):
             if isinstance(photo, Photo):
                 writer.write(item.name, photo)
@@ -90,10 +93,11 @@ def _loaded(
 
 
 class _Writer:
-    """Segments photos and writes what was asked for."""
+    """Segments photos, and writes what was asked for in the background."""
 
-    def __init__(self, model: Segmenter, options: PredictOptions):
+    def __init__(self, model: Segmenter, options: PredictOptions, background: Background):
         self.model = model
+        self.background = background
         self.folder = Path(options.save_dir)
         self.save_prob = options.save_prob
         colours = model.palette
@@ -103,9 +107,13 @@ class _Writer:
         # Values outside the classes (below the threshold, say) show the photo as it is.
         self.overlay_palette = self.palette if colours is None else colours
 
-    def write(self, name: str, photo: Photo, overlay: bool = True) -> np.ndarray:
-        """Write the results of one photo; its mask is returned."""
+    def write(self, name: str, photo: Photo) -> None:
+        """Have the results of one photo written."""
         output = self.model.output(photo)
+        self.background.submit(_size(output, photo), self._write, name, photo, output, True)
+
+    def _write(self, name: str, photo: Photo, output: np.ndarray, overlay: bool) -> np.ndarray:
+        """Write the results of one photo; its mask is returned."""
         mask = self.model.mask(output, photo.geometry)
         write_mask(self.folder / MASKS, name, mask, None, self.model.class_names)
         write_georeferenced(self.folder / MASKS / f"{name}.tif", mask, photo.path)
@@ -121,13 +129,21 @@ class _Writer:
     def write_video(self, item: Item) -> list[str]:
         """Every frame's results, and the overlays as one video. Returns what is wrong with the video, if anything."""
         try:
-            self._write_frames(item)
+            # One thread for the frames, which must come in order; it ends before the video is closed.
+            with OverlayWriter(self.folder / OVERLAYS / f"{item.name}.mp4") as video, Background() as background:
+                for number, frame, rate in frames(item.path, self.model.img_channels):
+                    photo = self.model.prepare(frame)
+                    output = self.model.output(photo)
+                    name = f"{item.name}/frame_{number:06d}"
+                    background.submit(_size(output, photo), self._write_frame, name, photo, output, video, rate)
         except UnreadableVideo as error:
             return [str(error)]
         return []
 
-    def _write_frames(self, item: Item) -> None:
-        with OverlayWriter(self.folder / OVERLAYS / f"{item.name}.mp4") as video:
-            for number, frame, rate in frames(item.path, self.model.img_channels):
-                mask = self.write(f"{item.name}/frame_{number:06d}", self.model.prepare(frame), overlay=False)
-                video.add(draw_overlay(frame, mask, self.overlay_palette), rate)
+    def _write_frame(self, name: str, photo: Photo, output: np.ndarray, video: OverlayWriter, rate: float) -> None:
+        mask = self._write(name, photo, output, overlay=False)
+        video.add(draw_overlay(photo.image, mask, self.overlay_palette), rate)
+
+
+def _size(output: np.ndarray, photo: Photo) -> int:
+    return output.nbytes + photo.image.nbytes + photo.x.nbytes

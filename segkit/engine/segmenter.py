@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Optional, Union
 
@@ -18,6 +19,7 @@ from segkit.deploy.spec import FILE, DeploySpec
 from segkit.engine import apply
 from segkit.engine.checkpoint import prepare_folder
 from segkit.engine.device import init_distributed, set_up_device
+from segkit.engine.memory import tune_malloc
 from segkit.engine.settings import note_layout
 from segkit.engine.weights import load_weights, weights_file
 from segkit.errors import InputError, list_problems
@@ -90,12 +92,8 @@ def from_model(
     how = apply.test_time(options, cfg.test_config if test_config is None else test_config)
     info = data_info(cfg)
 
-    def run(x: Any) -> Any:
-        with apply.evaluation_mode(model):
-            return apply.scores(model, x, how)
-
     return Segmenter(
-        run,
+        _Engine(model, how),
         build_transforms(cfg, "val"),
         info.class_names,
         info.palette,
@@ -104,6 +102,35 @@ def from_model(
         options.use_multilabel or is_multilabel(cfg),
         info.nodata,
     )
+
+
+class _Engine:
+    """A model as a Segmenter's engine."""
+
+    def __init__(self, model: paddle.nn.Layer, how: apply.TestTime):
+        self._model, self._how = model, how
+        self._open: Optional[apply.Applied] = None
+
+    def __call__(self, x: Any) -> Any:
+        if self._open is not None:
+            return self._open.scores(x)
+        with apply.evaluation_mode(self._model):
+            return apply.scores(self._model, x, self._how)
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Inside, the model stays ready for one photo after another."""
+        with apply.Applied(self._model, self._how) as applied:
+            self._open = applied
+            try:
+                yield
+            finally:
+                self._open = None
+
+
+def held(model: Segmenter) -> contextlib.AbstractContextManager[None]:
+    """A context for applying the model to many photos: what can be prepared once is prepared once."""
+    return model.run.held() if isinstance(model.run, _Engine) else contextlib.nullcontext()
 
 
 def is_multilabel(cfg: Config) -> bool:
@@ -116,6 +143,8 @@ def set_up(options: TestTimeOptions) -> str:
     note_layout(options)
     device = set_up_device(options.device, options.precision)
     init_distributed()
+    if device == "cpu":
+        tune_malloc()
     if getattr(options, "save_dir", None):  # known before the work, not after it
         prepare_folder(Path(options.save_dir))
     return device

@@ -22,7 +22,10 @@ class Validator:
         self.cfg = cfg
         self.dataset = build.build_dataset(cfg, "val", use_multilabel=options.use_multilabel)
         self.options = EvalOptions(
-            num_workers=options.num_workers, precision=options.precision, use_multilabel=options.use_multilabel
+            num_workers=options.num_workers,
+            precision=options.precision,
+            use_multilabel=options.use_multilabel,
+            no_onednn=options.no_onednn,
         )
 
     def __call__(self, model: paddle.nn.Layer) -> dict[str, Any]:
