@@ -29,6 +29,29 @@ def physical_cores() -> int:
     return max(1, len(siblings))
 
 
+def available_memory() -> int:
+    """Bytes that this process may still take: what Linux calls available, within the limit of its control group.
+
+    0 where that cannot be told.
+    """
+    try:
+        with open("/proc/meminfo", encoding="ascii") as file:
+            rows = dict(line.split(":", 1) for line in file)
+        available = int(rows["MemAvailable"].split()[0]) * 1024
+    except (OSError, KeyError, ValueError):
+        return 0
+    for folder, limit, used in (
+        ("/sys/fs/cgroup", "memory.max", "memory.current"),
+        ("/sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes"),
+    ):
+        try:
+            with open(f"{folder}/{limit}", encoding="ascii") as most, open(f"{folder}/{used}", encoding="ascii") as now:
+                available = min(available, max(0, int(most.read()) - int(now.read())))
+        except (OSError, ValueError):  # absent, or "max": no limit
+            continue
+    return available
+
+
 def prepare() -> None:
     """Threads for the CPU kernels and quiet start-up, before the first `import paddle`.
 

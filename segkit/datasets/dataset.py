@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Literal, Optional, Union
 import numpy as np
 
 from segkit.bands import fill_missing
+from segkit.datasets.cache import make_cache
 from segkit.datasets.labels import check_map, check_range, check_size, edge_map, remap
 from segkit.datasets.lists import Pair, read_list
 from segkit.datasets.names import Names, as_palette, find_names, fit_names, names_path
@@ -41,6 +42,7 @@ class Dataset:
         label_map: {value in the file: class}, applied as labels are read, in training and evaluation.
         reduce_zero_label: after `label_map`, 0 becomes the ignored value, and 1, 2, ... become 0, 1, ...
         nodata: pixels whose every band has this value (and those not finite) are ignored, their values filled.
+        cache: keep decoded samples for the next epochs, in memory (ram) or among the temporary files (disk).
     """
 
     NUM_CLASSES: ClassVar[Optional[int]] = None
@@ -68,6 +70,7 @@ class Dataset:
         label_map: Optional[dict[int, int]] = None,
         reduce_zero_label: bool = False,
         nodata: Optional[float] = None,
+        cache: Literal["none", "ram", "disk"] = "none",
     ):
         self.dataset_root = os.fspath(dataset_root)
         self.mode = mode
@@ -107,6 +110,7 @@ class Dataset:
         self._ignored = self._label_type(self.ignore_index)
         self.files: list[Pair] = self.find_files()
         self.check_files()
+        self._cache = make_cache(cache, self.files, self.img_channels)
 
     @classmethod
     def info(cls, **node: Any) -> dict[str, Any]:
@@ -202,6 +206,15 @@ class Dataset:
     def read(self, index: int) -> Sample:
         """Sample `index`: `image` [H, W, img_channels] as read, `label` [H, W] checked (or [H, W, C] planes of 0 and
         1 with `use_multilabel`; none where the list names none), `path` and an empty `geometry`."""
+        kept = None if self._cache is None else self._cache.get(index)
+        if kept is not None:
+            return {**kept, "path": self.files[index][0], "geometry": []}
+        sample = self._decode(index)
+        if self._cache is not None:
+            self._cache.put(index, sample)
+        return sample
+
+    def _decode(self, index: int) -> Sample:
         image_path, label_path = self.files[index]
         image, missing = fill_missing(read_image(image_path, self.img_channels), self.nodata)
         sample: Sample = {"image": image, "path": image_path, "geometry": []}

@@ -49,6 +49,7 @@ class DoveDataset(Dataset):
         ignore_index: Optional[int] = None,
         img_channels: int = 3,
         edge: bool = False,
+        cache: Literal["none", "ram", "disk"] = "none",
     ):
         draw_if_absent(dataset_root)
         super().__init__(
@@ -59,6 +60,7 @@ class DoveDataset(Dataset):
             ignore_index=ignore_index,
             img_channels=img_channels,
             edge=edge,
+            cache=cache,
         )
 
     def find_files(self) -> list[Pair]:

@@ -47,6 +47,7 @@ class VOC(Dataset):
         label_map: Optional[dict[int, int]] = None,
         reduce_zero_label: bool = False,
         nodata: Optional[float] = None,
+        cache: Literal["none", "ram", "disk"] = "none",
     ):
         if not 0 < val_fraction < 1:
             raise InputError(f"val_fraction: got {val_fraction}, expected a number between 0 and 1. Set 0.15, say.")
@@ -68,6 +69,7 @@ class VOC(Dataset):
             label_map=label_map,
             reduce_zero_label=reduce_zero_label,
             nodata=nodata,
+            cache=cache,
         )
 
     @classmethod
@@ -164,11 +166,19 @@ class PascalVOC(VOC):
         ignore_index: Optional[int] = None,
         img_channels: int = 3,
         edge: bool = False,
+        cache: Literal["none", "ram", "disk"] = "none",
     ):
         below = os.path.join(dataset_root, "VOC2012")
         root = below if os.path.isdir(below) else dataset_root
         super().__init__(
-            transforms, root, num_classes, mode, ignore_index=ignore_index, img_channels=img_channels, edge=edge
+            transforms,
+            root,
+            num_classes,
+            mode,
+            ignore_index=ignore_index,
+            img_channels=img_channels,
+            edge=edge,
+            cache=cache,
         )
 
     @classmethod
