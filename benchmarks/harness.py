@@ -308,7 +308,12 @@ def bars(path: Optional[Path], results: Mapping[str, Sequence[Result]], title: s
     axes.invert_yaxis()
     axes.set_xlabel(unit)
     axes.set_title(title, fontsize=10)
+    save(figure, axes, path)
+
+
+def save(figure: Any, axes: Any, path: Path) -> None:
+    """Write a figure, without the box round its axes."""
     axes.spines[["top", "right"]].set_visible(False)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=100, bbox_inches="tight")
-    plot.close(figure)
+    pyplot().close(figure)

@@ -122,3 +122,16 @@ def test_json_and_the_missing_matplotlib(tmp_path: Path, monkeypatch: pytest.Mon
     with pytest.raises(SystemExit, match="--plot needs matplotlib"):
         harness.bars(tmp_path / "a.png", {"a": [{"seconds": 1.0}]}, "a")
     harness.bars(None, {}, "not asked for")
+
+
+def test_the_rows_of_the_accuracy_table() -> None:
+    from benchmarks.accuracy import rows
+
+    cells = {
+        "slow": [{"mIoU": 0.50, "train_seconds": 9.0}, {"mIoU": 0.54, "train_seconds": 11.0}],
+        "fast": [{"mIoU": 0.51, "train_seconds": 2.0}],
+    }
+    assert rows(cells, 2) == [
+        ["slow", "0.5000", "0.5400", "0.5200", "0.0400", "+0.0000", 10.0],
+        ["fast", "0.5100", "-", "0.5100", "0.0000", "-0.0100", 2.0],
+    ]
