@@ -24,7 +24,7 @@ class CommonOptions:
         None, "processes that read data; default: as fits the machine, 0 reads in the main one"
     )
     precision: Literal["fp32", "fp16", "bf16"] = option("fp32", "compute precision")
-    data_format: Literal["NCHW", "NHWC"] = option("NCHW", "memory layout of the model")
+    data_format: Literal["NCHW", "NHWC"] = option("NCHW", "NHWC: convolutions channels-last, in fp16 on a GPU")
     use_multilabel: bool = option(False, "each pixel may belong to several classes (a label plane a class)")
     no_onednn: bool = option(
         False, "on the CPU, use Paddle's own convolutions (val, predict: masks equal an exported model's bit for bit)"
@@ -54,6 +54,7 @@ class TrainOptions(CommonOptions):
     amp_level: Literal["O1", "O2"] = option("O1", "mixed precision level: O1 mixes, O2 is nearly all low precision")
     use_ema: bool = option(False, "evaluate and save an exponential moving average of the weights")
     to_static_training: bool = option(False, "train a compiled graph (config: to_static_training)")
+    cinn: bool = option(False, "on a GPU, compile the graph of --to_static_training with CINN")
     repeats: int = option(1, "pass over the training list so many times per epoch")
     accumulate_steps: int = option(1, "batches whose gradients are added up before a step")
     deterministic: bool = option(False, "deterministic GPU kernels: reproducible, slower")

@@ -17,10 +17,10 @@ from segkit.deploy.backends import open_backend
 from segkit.deploy.pipeline import Segmenter
 from segkit.deploy.spec import FILE, DeploySpec
 from segkit.engine import apply
+from segkit.engine.accelerate import channels_last
 from segkit.engine.checkpoint import prepare_folder
 from segkit.engine.device import init_distributed, set_up_device
 from segkit.engine.memory import tune_malloc
-from segkit.engine.settings import note_layout
 from segkit.engine.weights import load_weights, weights_file
 from segkit.errors import InputError, list_problems
 from segkit.log import logger
@@ -140,9 +140,9 @@ def is_multilabel(cfg: Config) -> bool:
 
 def set_up(options: TestTimeOptions) -> str:
     """Device and ranks for val and predict; returns the device."""
-    note_layout(options)
     device = set_up_device(options.device, options.precision)
     init_distributed()
+    channels_last(options.data_format, options.precision, device)
     if device == "cpu":
         tune_malloc()
     if getattr(options, "save_dir", None):  # known before the work, not after it

@@ -7,8 +7,7 @@ from typing import Any
 
 from segkit.config import Config
 from segkit.errors import InputError
-from segkit.log import warn_once
-from segkit.options import CommonOptions, TrainOptions
+from segkit.options import TrainOptions
 
 _LR_KEYS = ("learning_rate", "base_learning_rate", "max_learning_rate")
 
@@ -53,16 +52,9 @@ def settle(options: TrainOptions, cfg: Config) -> TrainOptions:
         raise InputError(f"--early_stop_intervals: got {options.early_stop_intervals}, expected at least 1.")
     if options.early_stop_intervals is not None and not options.do_eval:
         raise InputError("--early_stop_intervals counts evaluations: add --do_eval.")
-    note_layout(options)
     if bool(options.teacher_config) != bool(options.teacher_model_path):
         raise InputError("--teacher_config and --teacher_model_path go together. Give both.")
     return dataclasses.replace(options, save_interval=interval, seed=cfg.seed if cfg.seed is not None else 42)
-
-
-def note_layout(options: CommonOptions) -> None:
-    """PaddleSeg's `--data_format NHWC` changes no result; it is said that it has no effect."""
-    if options.data_format == "NHWC":
-        warn_once("--data_format NHWC: the models compute in NCHW, results are the same.")
 
 
 def check_best_metric(name: str, class_names: list[str]) -> None:

@@ -51,12 +51,18 @@ class GlooBatchNorm2D(nn.BatchNorm2D):
 
 
 def synchronise(model: nn.Layer, device: str) -> nn.Layer:
-    """The model with its BatchNorms counting over all ranks; unchanged with one rank. Keys stay the same."""
+    """The model with its BatchNorms counting over all ranks; unchanged with one rank. Keys stay the same.
+
+    A frozen BatchNorm (`_use_global_stats`) counts nothing and stays as it is.
+    """
     if world_size() == 1:
         return model
-    if device.startswith("gpu"):
-        return nn.SyncBatchNorm.convert_sync_batchnorm(model)
-    for layer in model.sublayers():
-        if type(layer) is nn.BatchNorm2D:
-            layer.__class__ = GlooBatchNorm2D
+    for parent in model.sublayers(include_self=True):
+        for name, layer in list(parent.named_children()):
+            if not isinstance(layer, _BATCH_NORMS) or layer._use_global_stats:
+                continue
+            if device.startswith("gpu"):
+                parent.add_sublayer(name, nn.SyncBatchNorm.convert_sync_batchnorm(layer))
+            elif type(layer) is nn.BatchNorm2D:
+                layer.__class__ = GlooBatchNorm2D
     return model

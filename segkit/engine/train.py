@@ -16,7 +16,7 @@ import paddle
 from segkit import build, optim
 from segkit.config import Config
 from segkit.dist import is_main, rank, world_size
-from segkit.engine import checkpoint, settings
+from segkit.engine import accelerate, checkpoint, settings
 from segkit.engine.checkpoint import Checkpointer, Progress, TrainState
 from segkit.engine.dashboard import Dashboard
 from segkit.engine.device import init_distributed, seed_everything, set_up_device
@@ -89,6 +89,8 @@ def prepare(cfg: Config, options: TrainOptions) -> Run:
     options = settings.settle(options, cfg)
     device = set_up_device(options.device, options.precision, options.deterministic)
     init_distributed()
+    accelerate.channels_last(options.data_format, options.precision, device)
+    accelerate.check_cinn(options.cinn, cfg.to_static_training, device)
     if device == "cpu":
         tune_malloc()
     save_dir = Path(options.save_dir)
@@ -105,8 +107,9 @@ def prepare(cfg: Config, options: TrainOptions) -> Run:
     build.at_place(cfg, "freeze", lambda: freeze(model, cfg.freeze))
     model = synchronise(model, device)
     node = cfg.data["lr_scheduler"]
+    updates = accelerate.fused(cfg.data["optimizer"], device)
     scheduler = build.at_place(cfg, "lr_scheduler", lambda: optim.build_scheduler(node, cfg.iters))
-    optimizer = build.at_place(cfg, "optimizer", lambda: optim.build_optimizer(cfg.data["optimizer"], scheduler, model))
+    optimizer = build.at_place(cfg, "optimizer", lambda: optim.build_optimizer(updates, scheduler, model))
     state = TrainState(model, optimizer, WeightAverage(model) if options.use_ema else None)
     progress = Progress(seed=options.seed, optimizer=type(optimizer).__name__)
     if resume is not None:
@@ -146,10 +149,11 @@ class Step:
                 models=state.model, optimizers=state.optimizer, level="O2", dtype=self.dtype
             )
         if cfg.to_static_training:
-            self.forward = paddle.jit.to_static(self.forward, full_graph=True)
+            self.forward = accelerate.compiled(self.forward, options.cinn)
         if world_size() > 1:
             self.forward = paddle.DataParallel(self.forward)
         self.scaler = paddle.amp.GradScaler(init_loss_scaling=2.0**15) if options.precision == "fp16" else None
+        self.search = accelerate.Search(device, options.deterministic)
         self._bad: Any = None
         self._paths: list[str] = []
 
@@ -177,7 +181,7 @@ class Step:
             self._paths += batch["path"]
             last = number == count - 1
             waiting = nullcontext() if last or world_size() == 1 else self.forward.no_sync()
-            with waiting:
+            with waiting, self.search.over(batch["image"]):
                 parts = self._backward(batch, count)
             for name, value in parts.items():
                 sums[name] = sums[name] + value / count if name in sums else value / count
