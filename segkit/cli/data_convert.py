@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 from segkit.cli.flags import add_options, options_from
 from segkit.data.convert import ConvertOptions, convert
+from segkit.data.recipe import CONFIG
 from segkit.log import logger
 
 
@@ -30,4 +32,5 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         "photos linked" if args.link else "photos copied",
         ", ".join(report.class_names),
     )
+    logger.info("Train with: segkit train %s --do_eval", Path(report.out) / CONFIG)
     return dataclasses.asdict(report)

@@ -18,6 +18,7 @@ COMMANDS = {
     "export": "write a trained model for deployment",
     "infer": "segment photos with an exported model",
     "config": "print or check a resolved config",
+    "init": "look at photos and labels, write a config that trains",
     "data": "convert, split and check data sets",
     "info": "versions and device, or a model's layers, parameters and FLOPs",
 }

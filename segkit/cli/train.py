@@ -5,12 +5,14 @@ from __future__ import annotations
 import argparse
 
 from segkit.cli.flags import add_config, add_options, config_from, options_from
+from segkit.errors import InputError
 from segkit.options import TrainOptions
 from segkit.runtime import require_paddle
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Flags of `segkit train`."""
+    parser.add_argument("config_file", nargs="?", metavar="CONFIG", help="the YAML config, as with --config")
     add_config(parser, model_path=False)
     add_options(parser, TrainOptions)
 
@@ -18,6 +20,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> dict[str, str]:
     """Train; a stop by a signal ends the process with its own code."""
     require_paddle()
+    if args.config_file and args.config:
+        raise InputError(f"two configs: {args.config_file} and --config {args.config}. Give one of them.")
+    args.config = args.config or args.config_file
     cfg = config_from(args)
     from segkit.engine.train import train
 

@@ -10,7 +10,6 @@ import os
 import re
 import shutil
 import tempfile
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Optional
@@ -21,9 +20,11 @@ from segkit.data import duplicates
 from segkit.data.facts import Facts
 from segkit.data.formats import find_format
 from segkit.data.formats.base import Labelled, Photo, ReadOptions
+from segkit.data.recipe import CONFIG, Device, choose, write_config
+from segkit.data.samples import each, seen
 from segkit.data.split import Sample, Shares, assign, write_lists
 from segkit.errors import InputError, list_problems
-from segkit.io import decode_image, image_size, read_image, write_bytes_atomic, write_png
+from segkit.io import decode_image, write_bytes_atomic, write_png
 from segkit.log import logger
 from segkit.options import option
 from segkit.palette import voc_palette
@@ -78,7 +79,7 @@ def convert(source: str, out: str, options: Optional[ConvertOptions] = None) -> 
     options = options or ConvertOptions()
     target, root = Path(out), Path(source)
     old = _room(target, options.overwrite)
-    reader, why = find_format(root, options.format)
+    reader, why = find_format(root, options.format, options.images)
     logger.info("%s is read as %s", source, why)
     labelled = reader.read(root, options)
     for note in labelled.notes:
@@ -137,27 +138,11 @@ def _refuse(source: str, problems: list[str], samples: list[Sample], skip_bad: b
 
 def _write(labelled: Labelled, out: Path, options: ConvertOptions) -> tuple[list[Sample], list[str]]:
     """Photos and masks into `out`; samples in the order of the source, and what was wrong."""
-    from tqdm import tqdm
-
     palette = voc_palette(256)
     if labelled.palette is not None:
         palette[: len(labelled.palette)] = labelled.palette[:256]
-    names = _unique([photo.name for photo in labelled.photos])
-    samples, problems = [], []
-    with ThreadPoolExecutor(max(1, min(8, os.cpu_count() or 1))) as pool:
-        jobs = [
-            pool.submit(_one, photo, name, out, palette, options.link) for photo, name in zip(labelled.photos, names)
-        ]
-        try:
-            for photo, job in zip(labelled.photos, tqdm(jobs, desc="convert", unit="photo", disable=None, leave=False)):
-                try:
-                    samples.append(job.result())
-                except InputError as error:
-                    problems.append(f"{photo.source}: {error}")
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
-    return samples, problems
+    items = list(zip(labelled.photos, _unique([photo.name for photo in labelled.photos])))
+    return each(lambda item: _one(*item, out, palette, options.link), items, "convert", lambda item: item[0].source)
 
 
 def _one(photo: Photo, name: str, out: Path, palette: np.ndarray, link: bool) -> Sample:
@@ -165,7 +150,7 @@ def _one(photo: Photo, name: str, out: Path, palette: np.ndarray, link: bool) ->
     data = None if isinstance(photo.image, Path) else photo.image()
     if data is None:
         suffix = photo.image.suffix.lower()
-        size, look = _seen(photo.image)
+        size, look = seen(photo.image)
     else:
         suffix = SIGNATURES.get(data[:2], ".png")
         image = decode_image(data, f"{photo.source} (its imageData)")
@@ -189,18 +174,6 @@ def _one(photo: Photo, name: str, out: Path, palette: np.ndarray, link: bool) ->
     return Sample(image_name, label_name, np.bincount(mask.ravel(), minlength=256), size, look, photo.part)
 
 
-def _seen(path: Path) -> tuple[tuple[int, int], Optional[duplicates.Look]]:
-    """(height, width) and the look of a photo; bands and number types that need a setting give their size alone."""
-    if path.suffix.lower() in (".tif", ".tiff", ".npy"):
-        try:
-            image = read_image(path)
-        except InputError:
-            return image_size(path), None
-    else:
-        image = read_image(path)
-    return image.shape[:2], duplicates.look(image)
-
-
 def _unique(names: list[str]) -> list[str]:
     """File names without characters that list files and systems stumble over, no two alike (in any case)."""
     taken: set[str] = set()
@@ -220,7 +193,7 @@ def _unique(names: list[str]) -> list[str]:
 def _finish(
     labelled: Labelled, samples: list[Sample], beside: Path, target: Path, options: ConvertOptions, report: Report
 ) -> Facts:
-    """Lists and class names into the folder that is not yet in place."""
+    """Lists, class names and config into the folder that is not yet in place."""
     shares = Shares(1 - options.val - options.test, options.val, options.test)
     own = {sample.part for sample in samples} - {None}
     if "train" in own and ("val" in own or "test" in own):
@@ -235,4 +208,6 @@ def _finish(
     text = "".join(f"{name}\n" for name in labelled.class_names)
     write_bytes_atomic(beside / "classes.txt", text.encode("utf-8"))
     colours = None if labelled.palette is None else labelled.palette[: len(labelled.class_names)].tolist()
-    return Facts.of(target, labelled.class_names, samples, parts, colours)
+    facts = Facts.of(target, labelled.class_names, samples, parts, colours)
+    write_config(target / CONFIG, facts, choose(facts, Device.here()), beside)
+    return facts

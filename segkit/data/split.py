@@ -13,6 +13,7 @@ from segkit.data import duplicates
 from segkit.errors import InputError
 from segkit.io import write_bytes_atomic
 
+MUST = 100.0  # outweighs all shares
 PARTS = ("train", "val", "test")
 
 
@@ -79,31 +80,37 @@ def assign(
             "). Ask for fewer parts, or for other groups."
         )
     demand = _demand(samples, members, stratify)
-    lacking = np.array(wanted)[:, None] * np.ones(demand.shape[1])
+    lacking = np.ones((len(names), demand.shape[1]))  # of each part's own share, what it still lacks
     rng = np.random.default_rng(seed)
-    order = sorted(rng.permutation(len(members)).tolist(), key=lambda row: -_size(demand[row]))
+    order = _order(demand, rng)
     result = [""] * len(samples)
     room = np.maximum(np.round(np.array(wanted) * len(samples)), 1)  # photos that each part may still take
-    counts = np.zeros(len(names), int)
+    left = (demand[:, 1:] > 0).sum(axis=0)  # groups that hold each class and are not yet dealt
+    has = np.zeros((len(names), len(left)), bool)
+    empty = np.ones(len(names), bool)
     for done, row in enumerate(order):
-        empty = np.flatnonzero(counts == 0)
-        choice = np.arange(len(names)) if len(order) - done > len(empty) else empty
-        if (room[choice] > 0).any():
-            choice = choice[room[choice] > 0]
-        gain = lacking[choice] @ demand[row]
-        best = int(choice[np.lexsort((rng.random(len(choice)), -gain))[0]])
-        lacking[best] -= demand[row]
-        counts[best] += 1
+        choice = empty if len(order) - done <= empty.sum() else room > 0 if (room > 0).any() else np.ones_like(empty)
+        held = demand[row, 1:] > 0
+        urgent = held & (left <= (~has).sum(axis=0))  # too few groups are left to be generous with the class
+        bonus = (~has[:, urgent]).sum(axis=1) * (MUST - np.arange(len(names)))
+        gain = np.where(choice, lacking @ demand[row] + bonus, -np.inf)
+        best = int(np.lexsort((rng.random(len(names)), -gain))[0])
+        lacking[best] -= demand[row] / wanted[best]
+        left -= held
+        has[best] |= held
+        empty[best] = False
         room[best] -= len(members[row])
         for index in members[row]:
             result[index] = names[best]
     return result
 
 
-def _size(demand: np.ndarray) -> float:
-    """How much is at stake with a group: its largest share of the photos or of a class, coarsely, so that the seed
-    decides among the ordinary ones."""
-    return round(float(demand.max()) * 20) / 20
+def _order(demand: np.ndarray, rng: np.random.Generator) -> list[int]:
+    """Groups with a large share of anything first, so that the many small ones can even things out; the seed decides
+    among those of about the same share."""
+    most = demand.max(axis=1)
+    steps = np.round(np.log2(most / most.max()))
+    return sorted(rng.permutation(len(demand)).tolist(), key=lambda row: -steps[row])
 
 
 def _demand(samples: list[Sample], members: list[list[int]], stratify: bool) -> np.ndarray:
@@ -114,7 +121,7 @@ def _demand(samples: list[Sample], members: list[list[int]], stratify: bool) -> 
     pixels = np.stack([np.sum([samples[index].pixels[:255] for index in rows], axis=0) for rows in members])
     present = pixels.sum(axis=0) > 0
     shares = pixels[:, present] / pixels[:, present].sum(axis=0)
-    return np.concatenate([photos * 2, shares], axis=1)
+    return np.concatenate([photos, shares], axis=1)
 
 
 def _members(samples: list[Sample], group_by: Optional[str]) -> list[list[int]]:

@@ -1,7 +1,7 @@
 """The label formats that `segkit data convert` reads, one file each.
 
-A format is a file with `NAME`, `detect(source) -> (how sure, why)` and `read(source, options) -> Labelled`. A new one
-is its file and its name here.
+A format is a file with `NAME`, `detect(source, images) -> (how sure, why)` and `read(source, options) -> Labelled`.
+A new one is its file and its name here.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ FORMATS = {
 }
 
 
-def find_format(source: Path, name: Optional[str] = None) -> tuple[ModuleType, str]:
+def find_format(source: Path, name: Optional[str] = None, images: Optional[str] = None) -> tuple[ModuleType, str]:
     """The format of a source (file or folder), and why it was taken for that.
 
-    With `name`, one of `FORMATS`, only that is looked at.
+    With `name`, one of `FORMATS`, only that is looked at. `images`: the folder of the photos, if not in `source`.
     Errors: the source is not there, or nothing reads it; other tools' files are named.
     """
     if not source.exists():
@@ -45,7 +45,7 @@ def find_format(source: Path, name: Optional[str] = None) -> tuple[ModuleType, s
         for file in files:
             if source.is_file() and title in ("color", "binary", "index", "voc", "cityscapes"):
                 continue
-            sure, why = file.detect(source)
+            sure, why = file.detect(source, images)
             looked.append((sure, title, file, why))
     sure, title, file, why = max(looked, key=lambda item: item[0], default=(0.0, "", None, ""))
     if name and (sure == 0.0 or file is None):

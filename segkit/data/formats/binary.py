@@ -18,9 +18,9 @@ from segkit.io import read_label
 NAME = "binary"
 
 
-def detect(source: Path) -> tuple[float, str]:
+def detect(source: Path, images: Optional[str] = None) -> tuple[float, str]:
     """How sure (0 to 1), and why."""
-    return detect_kind(source, NAME)
+    return detect_kind(source, images, NAME)
 
 
 def read(source: Path, options: ReadOptions) -> Labelled:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from pathlib import Path
+from typing import Optional
 
 import numpy as np
 
@@ -16,7 +17,7 @@ from segkit.io import read_label
 NAME = "cityscapes"
 
 
-def detect(source: Path) -> tuple[float, str]:
+def detect(source: Path, images: Optional[str] = None) -> tuple[float, str]:
     """How sure (0 to 1), and why."""
     count = len(walk(source, (LABEL_END.lower(), TRAIN_END.lower()))) if source.is_dir() else 0
     return (0.95 if count else 0.0), f"{count} files *_labelIds.png or *_labelTrainIds.png"

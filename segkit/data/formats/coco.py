@@ -20,7 +20,7 @@ NAME = "coco"
 _KEYS = {"images", "annotations", "categories"}
 
 
-def detect(source: Path) -> tuple[float, str]:
+def detect(source: Path, images: Optional[str] = None) -> tuple[float, str]:
     """How sure (0 to 1), and why."""
     files = _files(source)[0]
     return (0.9 if files else 0.0), f"{len(files)} JSON files with images, annotations and categories"
@@ -106,7 +106,7 @@ def _photos(
     for image in data["images"]:
         said = f"{where}: {image.get('file_name')}"
         try:
-            file = finder.find(str(image["file_name"]), path.parent)
+            file = finder.find(str(image["file_name"]), path.parent, path.with_suffix("") if panoptic else None)
         except InputError as error:
             problems.append(f"{said}: {error}")
             continue

@@ -23,9 +23,9 @@ NAME = "color"
 _IGNORED_NAMES = ("__ignore__", "void", "ignore", "ignored")
 
 
-def detect(source: Path) -> tuple[float, str]:
+def detect(source: Path, images: Optional[str] = None) -> tuple[float, str]:
     """How sure (0 to 1), and why."""
-    return detect_kind(source, NAME)
+    return detect_kind(source, images, NAME)
 
 
 def read(source: Path, options: ReadOptions) -> Labelled:

@@ -79,8 +79,8 @@ class Finder:
         self.roots = [root for root in roots if root.is_dir()]
         self._index: Optional[dict[str, list[Path]]] = None
 
-    def find(self, given: str, near: Path) -> Path:
-        """The photo that `given` means, in an annotation file of the folder `near`.
+    def find(self, given: str, near: Path, avoid: Optional[Path] = None) -> Path:
+        """The photo that `given` means, in an annotation file of the folder `near`; nothing of the folder `avoid`.
 
         Errors: none, or several that fit equally well.
         """
@@ -97,6 +97,7 @@ class Finder:
                 for path in walk(root, IMAGE_SUFFIXES):
                     self._index.setdefault(path.name.lower(), []).append(path)
         found = list(dict.fromkeys(path.resolve() for path in self._index.get(base.lower(), [])))
+        found = [path for path in found if avoid is None or avoid.resolve() not in path.parents]
         same_folder = [path for path in found if path.parent == near.resolve()]
         found = same_folder or found
         if len(found) > 1:

@@ -27,7 +27,7 @@ _PROPERTIES = ("class", "label", "class_name", "classname", "name", "category", 
 _ENDS = (".geojson", ".json")
 
 
-def detect(source: Path) -> tuple[float, str]:
+def detect(source: Path, images: Optional[str] = None) -> tuple[float, str]:
     """How sure (0 to 1), and why."""
     count = len(_files(source))
     return (0.9 if count else 0.0), f"{count} GeoJSON files"

@@ -18,15 +18,15 @@ from segkit.io import read_label
 NAME = "index"
 
 
-def detect(source: Path) -> tuple[float, str]:
+def detect(source: Path, images: Optional[str] = None) -> tuple[float, str]:
     """How sure (0 to 1), and why."""
-    return detect_kind(source, NAME)
+    return detect_kind(source, images, NAME)
 
 
-def detect_kind(source: Path, kind: str) -> tuple[float, str]:
+def detect_kind(source: Path, images: Optional[str], kind: str) -> tuple[float, str]:
     """For all formats of pictures: whether there are pairs, and masks of this kind."""
     try:
-        pairs = find_pairs(source)
+        pairs = find_pairs(source, images)
     except InputError:
         return 0.0, "no photos with masks of the same names"
     found = mask_kind([item[2] for item in pairs.items])
@@ -58,7 +58,7 @@ def read_numbers(source: Path, options: ReadOptions, pairs: Pairs, palette: Opti
         Photo(name, image, functools.partial(_draw, label, len(names), palette), shown(label, source), part)
         for name, image, label, part in pairs.items
     ]
-    return Labelled(names, photos, pairs.problems, pairs.notes + notes, palette)
+    return Labelled(names, photos, pairs.problems, pairs.notes + notes)
 
 
 def _top(paths: list[Path], palette: Optional[np.ndarray]) -> int:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 from pathlib import Path
+from typing import Optional
 
 import numpy as np
 
@@ -28,7 +29,7 @@ from segkit.io import IMAGE_SUFFIXES, read_label
 NAME = "labelme_folders"
 
 
-def detect(source: Path) -> tuple[float, str]:
+def detect(source: Path, images: Optional[str] = None) -> tuple[float, str]:
     """How sure (0 to 1), and why."""
     count = len(_folders(source)) if source.is_dir() else 0
     return (0.95 if count else 0.0), f"{count} folders with img.png, label.png and label_names.txt"

@@ -31,7 +31,7 @@ NAME = "labelme"
 _ENCODINGS = ("utf-8-sig", "gb18030")
 
 
-def detect(source: Path) -> tuple[float, str]:
+def detect(source: Path, images: Optional[str] = None) -> tuple[float, str]:
     """How sure (0 to 1), and why."""
     files = [source] if source.is_file() else walk(source, (".json",))[:20]
     fits = sum(_is_labelme(path) for path in files)

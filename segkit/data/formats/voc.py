@@ -17,7 +17,7 @@ NAME = "voc"
 _LABELS = ("SegmentationClass", "SegmentationClassPNG", "SegmentationClassAug")
 
 
-def detect(source: Path) -> tuple[float, str]:
+def detect(source: Path, images: Optional[str] = None) -> tuple[float, str]:
     """How sure (0 to 1), and why."""
     root = _root(source)
     if root is None:

@@ -1,0 +1,88 @@
+"""`segkit init`: from a folder of photos and labels to a config that trains."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Optional
+
+from segkit.data.convert import ConvertOptions, convert
+from segkit.data.facts import Facts
+from segkit.data.formats import find_format
+from segkit.data.formats.base import ReadOptions
+from segkit.data.formats.index import NAME as INDEX
+from segkit.data.recipe import CONFIG, Device, Recipe, choose, write_config
+from segkit.data.samples import load_samples
+from segkit.data.split import Shares, assign, write_lists
+from segkit.errors import InputError
+from segkit.io import write_bytes_atomic
+from segkit.log import logger
+
+CONVERTED = "segkit_data"
+
+
+@dataclass
+class Made:
+    """What `init` wrote."""
+
+    config: Path
+    data: Path
+    facts: Facts
+    recipe: Recipe
+
+
+def init(
+    folder: str, labels: Optional[str] = None, options: Optional[ConvertOptions] = None, device: Optional[Device] = None
+) -> Made:
+    """Look at `folder`, convert where needed, divide, and write segkit.yml into it.
+
+    Masks of class numbers with their photos are used where they lie: only lists and class names are added, where
+    there are none. Anything else is converted into `folder`/segkit_data. `labels`: the folder (or file) of the labels,
+    where they are not in `folder`.
+    Errors: no folder; segkit.yml is there already; all that `convert` refuses.
+    """
+    root, options = Path(folder), options or ConvertOptions()
+    if not root.is_dir():
+        raise InputError(f"{folder}: no such folder. Give the folder that holds your photos and labels.")
+    config = root / CONFIG
+    if config.exists() and not options.overwrite:
+        raise InputError(f"{config}: it exists already, and is not overwritten. Use it, move it, or say --overwrite.")
+    facts = None
+    if labels is None and options.format in (None, INDEX):
+        facts = _in_place(root, options)
+    if facts is None:
+        source = root if labels is None else Path(labels)
+        if labels is not None:
+            options.images = options.images or str(root)
+        report, facts = convert(str(source), str(root / CONVERTED), options)
+        logger.info("%s: %d photos converted into %s", source, report.photos, root / CONVERTED)
+    recipe = choose(facts, device or Device.here())
+    write_config(config, facts, recipe)
+    return Made(config, facts.root, facts, recipe)
+
+
+def _in_place(root: Path, options: ConvertOptions) -> Optional[Facts]:
+    """The facts of masks of class numbers that need no conversion; None where the folder holds something else."""
+    reader, why = find_format(root, options.format)
+    if getattr(reader, "NAME", "") != INDEX:
+        return None
+    logger.info("%s is read as %s", root, why)
+    labelled = reader.read(root, ReadOptions(class_names=options.class_names))
+    for note in labelled.notes:
+        logger.info("%s: %s", root, note)
+    samples = load_samples(root)
+    own = {sample.part for sample in samples}
+    if {"train", "val"} <= own:
+        parts = [sample.part or "train" for sample in samples]
+        if not ((root / "train.txt").is_file() and (root / "val.txt").is_file()):
+            write_lists(root, samples, parts)
+    else:
+        parts = assign(
+            samples, Shares(1 - options.val - options.test, options.val, options.test), options.seed, stratify=True
+        )
+        counts = write_lists(root, samples, parts)
+        logger.info("%s: divided into %s", root, ", ".join(f"{part} {count}" for part, count in counts.items()))
+    if not os.path.exists(root / "classes.txt"):
+        write_bytes_atomic(root / "classes.txt", "".join(f"{name}\n" for name in labelled.class_names).encode("utf-8"))
+    return Facts.of(root, labelled.class_names, samples, parts)

@@ -1,0 +1,91 @@
+"""The labelled photos of a data set in segkit's own layout, with what dividing and describing it needs."""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Callable, Optional, TypeVar
+
+import numpy as np
+
+from segkit.data import duplicates
+from segkit.data.formats.pairs import find_pairs
+from segkit.data.split import Sample
+from segkit.errors import InputError, list_problems
+from segkit.io import image_size, read_image, read_label
+
+T, R = TypeVar("T"), TypeVar("R")
+
+
+def each(work: Callable[[T], R], items: list[T], title: str, names: Callable[[T], str]) -> tuple[list[R], list[str]]:
+    """`work` of every item, in threads, with a progress bar; results in order, and `name: reason` of those that raise
+    `InputError`."""
+    from tqdm import tqdm
+
+    results: list[R] = []
+    problems = []
+    with ThreadPoolExecutor(max(1, min(8, os.cpu_count() or 1))) as pool:
+        jobs = [pool.submit(work, item) for item in items]
+        try:
+            for item, job in zip(items, tqdm(jobs, desc=title, unit="photo", disable=None, leave=False)):
+                try:
+                    results.append(job.result())
+                except InputError as error:
+                    problems.append(f"{names(item)}: {error}")
+        except BaseException:
+            for job in jobs:
+                job.cancel()
+            raise
+    return results, problems
+
+
+def seen(path: Path) -> tuple[tuple[int, int], Optional[duplicates.Look]]:
+    """(height, width) and the look of a photo; bands and number types that need a setting give their size alone."""
+    if path.suffix.lower() in (".tif", ".tiff", ".npy"):
+        try:
+            image = read_image(path)
+        except InputError:
+            return image_size(path), None
+    else:
+        image = read_image(path)
+    return image.shape[:2], duplicates.look(image)
+
+
+def load_samples(folder: Path) -> list[Sample]:
+    """Every labelled photo below `folder`, by its list files or by the names of photos and masks.
+
+    Errors: no photos, or some that cannot be used, all of them listed.
+    """
+    pairs = find_pairs(folder)
+    items = list({(image, label): part for _, image, label, part in pairs.items}.items())
+
+    def work(item: tuple[tuple[Path, Path], Optional[str]]) -> Sample:
+        (image, label), part = item
+        size, look = seen(image)
+        mask = read_label(label)
+        if mask.shape != size or mask.dtype != np.uint8:
+            raise InputError(
+                f"its mask {label} does not fit (got {mask.shape[1]}x{mask.shape[0]} {mask.dtype}, expected "
+                f"{size[1]}x{size[0]}, width x height, 8 bits). See segkit data check."
+            )
+        return Sample(
+            _relative(image, folder),
+            _relative(label, folder),
+            np.bincount(mask.ravel(), minlength=256),
+            size,
+            look,
+            part,
+        )
+
+    samples, problems = each(work, items, "read", lambda item: str(item[0][0]))
+    if pairs.problems or problems:
+        rows = pairs.problems + problems
+        raise InputError(
+            list_problems(f"{folder}: {len(rows)} files cannot be used. Mend them:", rows, limit=len(rows))
+        )
+    return samples
+
+
+def _relative(path: Path, folder: Path) -> str:
+    return Path(os.path.relpath(path, folder)).as_posix()

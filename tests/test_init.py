@@ -1,0 +1,107 @@
+"""segkit init: a folder of photos and labels becomes a config that trains, and says why it is as it is."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from segkit.cli import main as cli
+from segkit.config import Config
+from segkit.data.facts import Facts
+from segkit.data.init import init
+from segkit.data.recipe import Device, choose, config_text
+from segkit.data.split import Sample
+from segkit.errors import InputError
+from tests.tiny import make_data
+
+CPU, GPU = Device(False, 2, 0.0), Device(True, 16, 24.0)
+
+
+def facts(size: tuple[int, int], shares: list[float], photos: int = 100, bands: int = 3) -> Facts:
+    """Of photos of one size whose classes cover these shares."""
+    pixels = np.zeros(256, np.int64)
+    pixels[: len(shares)] = np.array(shares) * size[0] * size[1]
+    samples = [Sample(f"{k}.png", f"{k}.png", pixels, size) for k in range(photos)]
+    parts = ["train"] * (photos - photos // 5) + ["val"] * (photos // 5)
+    return Facts.of(Path("d"), [f"c{k}" for k in range(len(shares))], samples, parts, None, bands)
+
+
+def test_init_and_train_from_any_folder(tmp_path: Path, monkeypatch, capsys) -> None:
+    """The shortest way to a model; `train` takes the config as it stands."""
+    data = make_data(tmp_path / "photos", train=6, val=2)
+    for part in ("train.txt", "val.txt"):
+        (data / part).unlink()
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["init", "photos"]) == 0
+    text = (data / "segkit.yml").read_text(encoding="utf-8")
+    assert "# Photos: train 6, val 2." in text and "# U-Net of 16 channels" in text
+    assert (data / "classes.txt").read_text() == "background\nclass 1\n"
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    argv = ["train", "../photos/segkit.yml", "--iters", "1", "--num_workers", "0", "--device", "cpu", "--save_dir", "o"]
+    assert cli.main([*argv, "--opts", "train_dataset.transforms.2.crop_size=[32,32]"]) == 0
+    assert Path("o/iter_1/model.pdparams").is_file()
+    assert cli.main(["train", "a.yml", "--config", "b.yml"]) == 2
+    assert "two configs: a.yml and --config b.yml. Give one of them" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["cats8", "neu_seg", "drive", "em_membrane"])
+def test_real_sets(name: str, shared: Path, tmp_path: Path) -> None:
+    folder = tmp_path / name
+    folder.mkdir()
+    for part in ("images", "labels", "train.txt", "val.txt"):
+        (folder / part).symlink_to((shared / "data" / name / part).resolve())
+    made = init(str(folder), device=CPU)
+    cfg = Config(made.config)
+    assert cfg.data["train_dataset"]["num_classes"] == len(made.facts.class_names)
+    assert made.facts.photos["train"] == len((folder / "train.txt").read_text().split("\n")) - 1
+    assert not (folder / "segkit_data").exists()
+
+
+def test_labels_elsewhere_are_converted(tmp_path: Path) -> None:
+    data = make_data(tmp_path / "d", train=4, val=2)
+    for path in (data / "labels").iterdir():
+        Image.fromarray(np.array(Image.open(path)) * 255).save(path)
+    shutil.move(data / "labels", tmp_path / "masks")
+    made = init(str(data / "images"), labels=str(tmp_path / "masks"), device=CPU)
+    assert made.data == data / "images" / "segkit_data" and made.facts.class_names == ["background", "foreground"]
+    assert Config(made.config).data["train_dataset"]["dataset_root"] == "images/segkit_data"
+
+
+def test_nothing_is_overwritten(tmp_path: Path) -> None:
+    data = make_data(tmp_path / "d", train=4, val=2)
+    before = (data / "train.txt").read_bytes()
+    init(str(data), device=CPU)
+    assert (data / "train.txt").read_bytes() == before
+    with pytest.raises(InputError, match=r"segkit\.yml: it exists already, and is not overwritten\. Use it"):
+        init(str(data), device=CPU)
+    with pytest.raises(InputError, match=r"gone: no such folder\. Give the folder that holds your photos and labels"):
+        init(str(tmp_path / "gone"))
+
+
+def test_recipes_follow_the_data() -> None:
+    small, large = choose(facts((200, 200), [0.5, 0.5]), CPU), choose(facts((3000, 4000), [0.5, 0.5]), CPU)
+    assert (small.long, small.crop, small.weights) == (0, (192, 192), [])
+    assert large.long == 320 and large.crop == (256, 224) and not large.slide
+    tiny = choose(facts((3000, 4000), [0.9999, 0.0001]), CPU)
+    assert tiny.long > 1000 and tiny.weights[1] > tiny.weights[0]
+    assert choose(facts((3000, 4000), [1 - 2e-6, 2e-6]), CPU).long == 2048
+    gpu = choose(facts((3000, 4000), [0.5, 0.5], 4000), GPU)
+    assert gpu.long == 1024 and gpu.crop == (512, 512) and gpu.channels == 32 and 2 <= gpu.batch <= 16
+    assert choose(facts((200, 200), [0.5, 0.5], 5), CPU).iters < choose(facts((200, 200), [0.5, 0.5], 500), CPU).iters
+
+
+@pytest.mark.parametrize("bands", [1, 3, 12])
+@pytest.mark.parametrize("shares", [[0.5, 0.5], [0.989, 0.01, 0.001]])
+def test_the_text_is_a_config_that_checks(bands: int, shares: list[float], tmp_path: Path) -> None:
+    data = facts((3000, 4000), shares, 30, bands)
+    path = tmp_path / "segkit.yml"
+    path.write_text(config_text(data, choose(data, CPU), 'a "b": c'), encoding="utf-8")
+    cfg = Config(path)
+    assert cfg.data["train_dataset"]["dataset_root"] == 'a "b": c'
+    assert yaml.safe_load(path.read_text(encoding="utf-8"))["model"].get("in_channels", 3) == bands
