@@ -13,6 +13,7 @@ import paddle.nn.functional as F
 
 from segkit.engine.folding import folded
 from segkit.engine.onednn import convolutions
+from segkit.engine.resizing import bilinear_by_opencv
 from segkit.errors import InputError
 from segkit.options import EvalOptions, TestTimeOptions
 from segkit.postprocess import undo
@@ -186,13 +187,16 @@ def evaluation_mode(model: paddle.nn.Layer) -> Iterator[None]:
             layer.training = training
 
 
-def computing(how: TestTime) -> contextlib.AbstractContextManager[None]:
-    """The CPU's convolutions as `how` says; nothing on a GPU."""
+@contextlib.contextmanager
+def computing(how: TestTime) -> Iterator[None]:
+    """The CPU's kernels as `how` says; nothing on a GPU."""
     if paddle.device.get_device() != "cpu":
-        return contextlib.nullcontext()
+        yield
+        return
     if how.precision == "fp16":
         raise InputError("--precision fp16 needs a GPU (got --device cpu). Use bf16 or fp32 on the CPU.")
-    return convolutions(how.onednn, how.precision)
+    with convolutions(how.onednn, how.precision), bilinear_by_opencv() if how.onednn else contextlib.nullcontext():
+        yield
 
 
 def _casting(how: TestTime) -> contextlib.AbstractContextManager[None]:
