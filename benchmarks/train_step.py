@@ -35,6 +35,11 @@ MODELS = {
 SEED = 1
 
 
+def described(model: str) -> tuple[str, dict[str, Any], tuple[int, ...]]:
+    """Class, arguments and input shape of a name of `MODELS`, or of the same three as JSON."""
+    return MODELS[model] if model in MODELS else tuple(json.loads(model))
+
+
 def measure(model: str, way: str, steps: int) -> dict[str, Any]:
     """Seconds of each of `steps` steps after the first, peak memory and the last loss, in this process."""
     precision, malloc, _ = WAYS[way]
@@ -46,7 +51,7 @@ def measure(model: str, way: str, steps: int) -> dict[str, Any]:
     from segkit.engine.onednn import convolutions, counts
 
     malloc = malloc and tune_malloc()
-    name, arguments, shape = MODELS[model]
+    name, arguments, shape = described(model)
     paddle.seed(SEED)
     net = registry.MODELS.get(name)(**arguments)
     optimizer = paddle.optimizer.Momentum(0.01, parameters=net.parameters())
@@ -79,7 +84,7 @@ def in_process(model: str, way: str, steps: int) -> dict[str, Any]:
 
 def of_peer(python: str, script: str, model: str, way: str, steps: int) -> dict[str, Any]:
     """The same step by another toolkit in its own interpreter."""
-    name, arguments, shape = MODELS[model]
+    name, arguments, shape = described(model)
     job = {"model": name, "arguments": arguments, "shape": shape, "steps": steps, "way": way}
     job["threads"] = runtime.physical_cores()
     command = [python, str(Path(__file__).with_name(script)), json.dumps(job)]

@@ -135,3 +135,27 @@ def test_the_rows_of_the_accuracy_table() -> None:
         ["slow", "0.5000", "0.5400", "0.5200", "0.0400", "+0.0000", 10.0],
         ["fast", "0.5100", "-", "0.5100", "0.0000", "-0.0100", 2.0],
     ]
+
+
+def test_how_cost_grows_is_a_row_for_each_size() -> None:
+    from benchmarks import scaling
+
+    ours = {"seconds": [1.0, 3.0], "memory": 0.5}
+    found = scaling.series({
+        "segkit: 256": [ours, {"seconds": 4.0, "memory": 0.7}],
+        "segkit: 128": [{"seconds": 0.5, "memory": 0.2}],
+        "PaddleSeg: 256": [{"seconds": 9.0, "memory": 2.0}],
+        "PaddleSeg: 128": [{"seconds": 1.0, "memory": 1.0}],
+    })  # fmt: skip
+    assert found["segkit"] == [(128, 0.5, 0.5, 0.5, 0.2), (256, 3.0, 2.0, 4.0, 0.7)]
+    table = scaling.rows(found)
+    assert table[1] == [256, 3.0, "2.00-4.00", 0.7, 9.0, "9.00-9.00", 2.0, "3.0"]
+    assert len(scaling.header("size", list(found))) == len(table[0])
+
+
+def test_a_plot_of_growth(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    from benchmarks import scaling
+
+    scaling.plot(tmp_path / "new" / "a.png", "size", {"segkit": [(128, 1.0, 0.9, 1.2, 0.3), (256, 3.0, 3.0, 3.1, 0.5)]})
+    assert (tmp_path / "new" / "a.png").read_bytes().startswith(b"\x89PNG")
