@@ -12,6 +12,7 @@ from PIL import Image
 
 from segkit.cli import main as cli
 from segkit.config import Config
+from segkit.data.convert import ConvertOptions
 from segkit.data.facts import Facts
 from segkit.data.init import init
 from segkit.data.recipe import Device, choose, config_text
@@ -26,9 +27,10 @@ def facts(size: tuple[int, int], shares: list[float], photos: int = 100, bands: 
     """Of photos of one size whose classes cover these shares."""
     pixels = np.zeros(256, np.int64)
     pixels[: len(shares)] = np.array(shares) * size[0] * size[1]
-    samples = [Sample(f"{k}.png", f"{k}.png", pixels, size) for k in range(photos)]
+    moments = None if bands == 3 else np.array([[255.0] * bands, [2 * 255.0**2] * bands])
+    samples = [Sample(f"{k}.png", f"{k}.png", pixels, size, bands=bands, moments=moments) for k in range(photos)]
     parts = ["train"] * (photos - photos // 5) + ["val"] * (photos // 5)
-    return Facts.of(Path("d"), [f"c{k}" for k in range(len(shares))], samples, parts, None, bands)
+    return Facts.of(Path("d"), [f"c{k}" for k in range(len(shares))], samples, parts)
 
 
 def test_init_and_train_from_any_folder(tmp_path: Path, monkeypatch, capsys) -> None:
@@ -105,3 +107,30 @@ def test_the_text_is_a_config_that_checks(bands: int, shares: list[float], tmp_p
     cfg = Config(path)
     assert cfg.data["train_dataset"]["dataset_root"] == 'a "b": c'
     assert yaml.safe_load(path.read_text(encoding="utf-8"))["model"].get("in_channels", 3) == bands
+    assert bands == 3 or cfg.data["val_dataset"]["transforms"][-1] == {
+        "type": "Normalize", "mean": [1.0] * bands, "std": [1.0] * bands}  # fmt: skip
+
+
+def test_bands(shared: Path, tmp_path: Path) -> None:
+    pytest.importorskip("tifffile")
+    source = shared / "data" / "tif16_raw"
+    for part in ("images", "labels"):
+        (tmp_path / "s" / part).mkdir(parents=True)
+        for name in ("a", "b"):
+            file = next((source / part).glob("sen1floods11_S2.*"))
+            shutil.copy(file, tmp_path / "s" / part / f"{name}{file.suffix}")
+    with pytest.raises(InputError, match="1 groups of photos that belong together cannot fill 2 parts"):
+        init(str(tmp_path / "s"), device=CPU)  # one picture twice
+    for name, line in (("train", "images/a.tif labels/a.png\n"), ("val", "images/b.tif labels/b.png\n")):
+        (tmp_path / "s" / f"{name}.txt").write_text(line)
+    node = Config(init(str(tmp_path / "s"), device=CPU).config).data
+    assert node["train_dataset"]["img_channels"] == node["model"]["in_channels"] == 13
+    assert len(node["train_dataset"]["transforms"][-1]["mean"]) == 13
+    shutil.copy(source / "images" / "spacenet_pan_u16.tif", tmp_path / "s" / "images" / "c.tif")
+    shutil.copy(source / "labels" / "spacenet_pan_u16.png", tmp_path / "s" / "labels" / "c.png")
+    with (tmp_path / "s" / "train.txt").open("a") as file:
+        file.write("images/c.tif labels/c.png\n")
+    with pytest.raises(
+        InputError, match=r"photos of different numbers of bands \(2 of 13, 1 of 1; images/c\.tif differ"
+    ):
+        init(str(tmp_path / "s"), options=ConvertOptions(overwrite=True), device=CPU)

@@ -150,12 +150,12 @@ def _one(photo: Photo, name: str, out: Path, palette: np.ndarray, link: bool) ->
     data = None if isinstance(photo.image, Path) else photo.image()
     if data is None:
         suffix = photo.image.suffix.lower()
-        size, look = seen(photo.image)
+        known = seen(photo.image)
     else:
         suffix = SIGNATURES.get(data[:2], ".png")
         image = decode_image(data, f"{photo.source} (its imageData)")
-        size, look = image.shape[:2], duplicates.look(image)
-    mask = photo.draw()
+        known = {"size": image.shape[:2], "look": duplicates.look(image)}
+    size, mask = known["size"], photo.draw()
     if mask.shape != size:
         raise InputError(
             f"its mask does not fit its photo (got {mask.shape[1]}x{mask.shape[0]}, expected {size[1]}x{size[0]}, "
@@ -171,7 +171,7 @@ def _one(photo: Photo, name: str, out: Path, palette: np.ndarray, link: bool) ->
         else:
             shutil.copyfile(photo.image, out / image_name)
     write_png(out / label_name, mask, palette)
-    return Sample(image_name, label_name, np.bincount(mask.ravel(), minlength=256), size, look, photo.part)
+    return Sample(image_name, label_name, np.bincount(mask.ravel(), minlength=256), part=photo.part, **known)
 
 
 def _unique(names: list[str]) -> list[str]:

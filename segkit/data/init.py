@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +17,7 @@ from segkit.data.formats.index import NAME as INDEX
 from segkit.data.recipe import CONFIG, Device, Recipe, choose, write_config
 from segkit.data.samples import load_samples
 from segkit.data.split import Shares, assign, write_lists
-from segkit.errors import InputError
+from segkit.errors import InputError, list_problems
 from segkit.io import write_bytes_atomic
 from segkit.log import logger
 
@@ -59,7 +61,21 @@ def init(
         logger.info("%s: %d photos converted into %s", source, report.photos, root / CONVERTED)
     recipe = choose(facts, device or Device.here())
     write_config(config, facts, recipe)
+    _check(config)
     return Made(config, facts.root, facts, recipe)
+
+
+def _check(config: Path) -> None:
+    """What `segkit data check` finds in the data of a config. Errors: findings with which training would fail."""
+    if importlib.util.find_spec("segkit.data.check") is None:
+        return
+    report = importlib.import_module("segkit.data.check").check_dataset(str(config))
+    for finding in report.warnings:
+        logger.warning("%s. %s", finding.text.rstrip("."), finding.remedy)
+    if report.errors:
+        lines = [line for finding in report.errors for line in finding.lines()]
+        title = f"{config} is written, but training would fail or be wrong. Mend the data first:"
+        raise InputError(list_problems(title, lines, limit=60))
 
 
 def _in_place(root: Path, options: ConvertOptions) -> Optional[Facts]:

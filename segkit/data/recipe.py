@@ -221,6 +221,7 @@ def _dataset(facts: Facts, root: str) -> list[str]:
         f"num_classes: {len(facts.class_names)}",
         f"class_names: [{names}]",
         *([f"img_channels: {facts.img_channels}"] if facts.img_channels != 3 else []),
+        *([f"nodata: {facts.nodata:g}"] if facts.nodata is not None else []),
         *([f"palette: {facts.palette}"] if facts.palette else []),
     ]
 
@@ -236,7 +237,7 @@ def _train(facts: Facts, recipe: Recipe) -> list[str]:
         f"  # width, height: {recipe.why['crop']}",
         f"  - {{type: RandomPaddingCrop, crop_size: {list(recipe.crop)}}}",
         "  - {type: RandomHorizontalFlip}  # add RandomVerticalFlip where up and down look alike",
-        *([f"  - {{{_DISTORT}}}"] if facts.img_channels == 3 else []),
+        *([f"  - {{{_DISTORT}}}"] if facts.mean is None else []),
         _normalize(facts),
     ]
 
@@ -246,10 +247,9 @@ def _resize(recipe: Recipe) -> list[str]:
 
 
 def _normalize(facts: Facts) -> str:
-    if facts.img_channels == 3:
+    if facts.mean is None:
         return "  - {type: Normalize}"
-    half = [0.5] * facts.img_channels
-    return f"  - {{type: Normalize, mean: {half}, std: {half}}}  # better: what segkit data stats says"
+    return f"  - {{type: Normalize, mean: {facts.mean}, std: {facts.std}}}  # of each band, over 255"
 
 
 def _loss(recipe: Recipe) -> list[str]:

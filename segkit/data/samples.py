@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Callable, Optional, TypeVar
+from typing import Any, Callable, Optional, TypeVar
 
 import numpy as np
 
+from segkit.bands import decode_npy, fill_missing, tiff_facts
 from segkit.data import duplicates
 from segkit.data.formats.pairs import find_pairs
 from segkit.data.split import Sample
 from segkit.errors import InputError, list_problems
-from segkit.io import image_size, read_image, read_label
+from segkit.io import read_image, read_label
 
 T, R = TypeVar("T"), TypeVar("R")
 
@@ -40,16 +42,34 @@ def each(work: Callable[[T], R], items: list[T], title: str, names: Callable[[T]
     return results, problems
 
 
-def seen(path: Path) -> tuple[tuple[int, int], Optional[duplicates.Look]]:
-    """(height, width) and the look of a photo; bands and number types that need a setting give their size alone."""
-    if path.suffix.lower() in (".tif", ".tiff", ".npy"):
-        try:
-            image = read_image(path)
-        except InputError:
-            return image_size(path), None
-    else:
-        image = read_image(path)
-    return image.shape[:2], duplicates.look(image)
+def seen(path: Path) -> dict[str, Any]:
+    """What decoding a photo tells about it: `size`, `look`, `bands`, `moments` and `nodata` of a `Sample`.
+
+    8-bit pictures of one band count as ordinary photos, which are read as three.
+    """
+    bands, nodata = 3, None
+    if path.suffix.lower() in (".tif", ".tiff"):
+        facts = _tiff_facts(path)
+        bands, nodata = facts["shape"][2], facts["nodata"]
+    elif path.suffix.lower() == ".npy":
+        shape = decode_npy(path.read_bytes(), str(path)).shape
+        bands = shape[2] if len(shape) == 3 else 1
+    image = read_image(path, bands)
+    if bands == 1 and image.dtype == np.uint8:
+        bands = 3
+    known: dict[str, Any] = {"size": image.shape[:2], "bands": bands, "nodata": nodata, "moments": None}
+    if bands != 3 or image.dtype != np.uint8:
+        image = fill_missing(image, nodata)[0]
+        values = image.reshape(-1, image.shape[2]).astype(np.float64)
+        known["moments"] = np.stack([values.mean(axis=0), (values**2).mean(axis=0)])
+    return {**known, "look": duplicates.look(image)}
+
+
+def _tiff_facts(path: Path) -> dict[str, Any]:
+    """The header of a TIFF; that of an ordinary photo where tifffile is absent, as only such can be read then."""
+    if importlib.util.find_spec("tifffile") is None:
+        return {"shape": (0, 0, 3), "nodata": None}
+    return tiff_facts(str(path))
 
 
 def load_samples(folder: Path) -> list[Sample]:
@@ -62,7 +82,8 @@ def load_samples(folder: Path) -> list[Sample]:
 
     def work(item: tuple[tuple[Path, Path], Optional[str]]) -> Sample:
         (image, label), part = item
-        size, look = seen(image)
+        known = seen(image)
+        size = known["size"]
         mask = read_label(label)
         if mask.shape != size or mask.dtype != np.uint8:
             raise InputError(
@@ -73,9 +94,8 @@ def load_samples(folder: Path) -> list[Sample]:
             _relative(image, folder),
             _relative(label, folder),
             np.bincount(mask.ravel(), minlength=256),
-            size,
-            look,
-            part,
+            part=part,
+            **known,
         )
 
     samples, problems = each(work, items, "read", lambda item: str(item[0][0]))

@@ -30,6 +30,12 @@ class Sample:
     """(height, width)."""
     look: Optional[duplicates.Look] = None
     part: Optional[str] = None
+    """The part that it is in already."""
+    bands: int = 3
+    """What `img_channels` should be for this photo."""
+    moments: Optional[np.ndarray] = None
+    """float [2, bands]: mean and mean square of each band; None for ordinary photos of 8 bits and colours."""
+    nodata: Optional[float] = None
 
 
 @dataclass
