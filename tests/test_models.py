@@ -24,19 +24,33 @@ from segkit.registry import BACKBONES, MODELS
 NAMES = MODELS.names()
 VARIANTS = [(name, {}) for name in NAMES] + [("UNet", {"use_deconv": True}), ("UNet", {"align_corners": True})]
 
+TINY_VIT = {"type": "VisionTransformer", "img_size": 32, "embed_dim": 16, "depth": 2, "num_heads": 2}
+
 # What makes a model small: tests are about what it does, not about how much. Nodes as in a config; a model that is
 # not here has its defaults, with `SMALL_BACKBONES` in the place of a big default backbone.
 SMALL: dict[str, dict] = {
     "AttentionUNet": {"base_channels": 4},
+    "DDRNet_23": {"base_channels": 8, "enable_auxiliary_loss": True},
     "DoveNet": {"base_channels": 4},
+    "LPSNet": {"depths": [1, 1, 1, 1, 2], "channels": [4, 4, 8, 8, 8]},
     "LRASPP": {"backbone": {"type": "MobileNetV3_small_x0_35"}},
+    "LinearSegmenter": {"backbone": TINY_VIT},
+    "MaskSegmenter": {"backbone": TINY_VIT, "h_embed_dim": 8, "h_num_heads": 2},
     "MobileSeg": {"backbone": {"type": "MobileNetV3_small_x0_35"}},
+    "PIDNet": {"backbone": {"type": "PIDNet_Small", "base_channels": 8}, "head_channels": 16},
     "PPLiteSeg": {"backbone": {"type": "STDC1", "base_channels": 8}, "arm_out_chs": [8]},
+    "PPMobileSeg": {"backbone": {"type": "MobileSeg_Tiny"}},
     "PSPNet": {"pp_out_channels": 32},
+    "PortraitNet": {"backbone": {"type": "MobileNetV2_x0_25"}},
+    "SegFormer": {"embedding_dim": 32},
+    "SegmentationTransformer": {"backbone": TINY_VIT, "backbone_indices": [0, 1]},
+    "SegNet": {"base_channels": 4},
     "STDCSeg": {
         "backbone": {"type": "STDC1", "base_channels": 8},
         **{f"use_boundary_{scale}": True for scale in (2, 4, 16)},  # weights hold these heads, used or not
     },
+    "U2Net": {"base_channels": 8},
+    "U2Netp": {"base_channels": 8},
     "UNet": {"base_channels": 4},
     "UNet3Plus": {"base_channels": 4},
     "UNetPlusPlus": {"base_channels": 4},

@@ -11,10 +11,16 @@ from segkit.models.attention_unet import AttentionUNet
 from segkit.models.backbones.mobilenetv3 import MobileNetV3_small_x0_35
 from segkit.models.backbones.stdc import STDC1
 from segkit.models.fastscnn import FastSCNN
+from segkit.models.layers import fill_to
+from segkit.models.lpsnet import LPSNet
 from segkit.models.lraspp import LRASPP
 from segkit.models.pp_liteseg import PPLiteSeg
+from segkit.models.pp_mobileseg import PPMobileSeg
+from segkit.models.setr import SegmentationTransformer
 from segkit.models.stdcseg import STDCSeg
+from segkit.models.transformer import DropPath
 from segkit.models.unet_3plus import UNet3Plus
+from segkit.registry import BACKBONES
 
 
 def noise(*shape: int) -> paddle.Tensor:
@@ -23,6 +29,49 @@ def noise(*shape: int) -> paddle.Tensor:
 
 def tiny_stdc() -> STDC1:
     return STDC1(base_channels=8)
+
+
+def tiny_stride(**arguments) -> paddle.nn.Layer:
+    return BACKBONES.get("MobileSeg_Tiny")(**arguments)
+
+
+def setr(head: str) -> SegmentationTransformer:
+    backbone = BACKBONES.get("VisionTransformer")(img_size=32, embed_dim=16, depth=2, num_heads=2)
+    return SegmentationTransformer(3, backbone, [0, 1], head=head)
+
+
+@pytest.mark.parametrize(("head", "outputs"), [("naive", 2), ("pup", 3), ("mla", 3)])
+def test_setr_heads_at_odd_sizes(head, outputs):
+    model = setr(head)
+    found = model(noise(2, 3, 33, 47))
+    assert [x.shape for x in found] == [[2, 3, 33, 47]] * outputs and model.train_outputs == outputs
+    model.eval()
+    assert [x.shape for x in model(noise(1, 3, 5, 7))] == [[1, 3, 5, 7]]
+
+
+STRIDES = {
+    "MixVisionTransformer_B0": [4, 8, 16, 32],
+    "MobileNetV2_x0_25": [4, 8, 16, 32],
+    "MobileNetV3_large_x0_35": [4, 8, 16, 32],
+    "MobileNetV3_large_x1_0_os8": [4, 8, 8, 8],
+    "MobileNetV3_small_x0_35": [4, 8, 16, 32],
+    "MobileNetV3_small_x1_0_os8": [4, 8, 8, 8],
+    "MobileSeg_Base": [8],
+    "MobileSeg_Tiny": [16],
+    "PIDNet_Medium": [8, 8, 8],
+    "STDC1": [2, 4, 8, 16, 32],
+}
+
+
+@pytest.mark.parametrize("name", STRIDES)
+def test_backbone_maps_are_as_small_and_wide_as_it_says(name):
+    backbone = BACKBONES.get(name)(in_channels=2)
+    backbone.eval()
+    with paddle.no_grad():
+        maps = backbone(noise(1, 2, 64, 96))
+    assert [x.shape for x in maps] == [
+        [1, channels, 64 // stride, 96 // stride] for channels, stride in zip(backbone.feat_channels, STRIDES[name])
+    ]
 
 
 @pytest.mark.parametrize(
@@ -35,6 +84,12 @@ def tiny_stdc() -> STDC1:
             r"model.arm_type: unknown \(got 'UFAM', expected one of UAFM",
         ),
         (lambda: PPLiteSeg(2, tiny_stdc(), arm_out_chs=[8, 8]), r"model.arm_out_chs: .*got 2, expected 1 or 3"),
+        (lambda: tiny_stride(inj_type="origin"), r"backbone.inj_type: .*got 'origin', expected one of AAM, AAMSx8"),
+        (lambda: tiny_stride(out_feat_chs=[64]), r"backbone.out_feat_chs: .*got \[64\], expected \[32, 64, 128\]"),
+        (lambda: PPMobileSeg(2, tiny_stride(), upsample="nearest"), r"model.upsample: unknown \(got 'nearest'"),
+        (lambda: LPSNet(2, depths=[1] * 4), r"model.depths, model.channels: .*got 4 and 5, expected the same number"),
+        (lambda: LPSNet(2, scale_ratios=[0]), r"model.scale_ratios: no path is left \(got \[0\]"),
+        (lambda: setr("mlp"), r"model.head: unknown \(got 'mlp', expected one of naive, pup, mla"),
     ],
 )
 def test_arguments_that_cannot_work_are_refused(build, message):
@@ -98,3 +153,24 @@ def test_fastscnn_without_auxiliary_loss_has_one_output():
     model = FastSCNN(2, enable_auxiliary_loss=False)
     assert model.train_outputs == len(model(noise(2, 3, 32, 32))) == 1
     assert not any(key.startswith("auxlayer") for key in model.state_dict())
+
+
+def test_drop_path_leaves_whole_images_out_and_keeps_the_mean():
+    paddle.seed(3)
+    drop = DropPath(0.25)
+    ones = paddle.ones([4000, 2, 1])
+    found = drop(ones).numpy()
+    assert set(np.unique(found).round(5)) == {0.0, np.float32(1 / 0.75).round(5)}
+    np.testing.assert_array_equal(found[:, 0], found[:, 1])
+    assert found.mean() == pytest.approx(1, abs=0.05)
+    drop.eval()
+    np.testing.assert_array_equal(drop(ones).numpy(), ones.numpy())
+
+
+def test_fill_to_adds_zeros_at_the_right_and_bottom_alone():
+    x = noise(1, 2, 3, 9)
+    filled = fill_to(x, 5)
+    assert filled.shape == [1, 2, 5, 9]
+    np.testing.assert_array_equal(filled[:, :, :3].numpy(), x.numpy())
+    assert float(filled[:, :, 3:].abs().sum()) == 0
+    assert fill_to(x, 3) is x

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Callable, Union
 
 import paddle
@@ -165,6 +166,19 @@ def resize_to(x: Tensor, like: Tensor, mode: str = "bilinear", align_corners: bo
     return F.interpolate(x, size=size, mode=mode, align_corners=align_corners)
 
 
+@paddle.jit.not_to_static
+def fill_to(x: Tensor, size: int) -> Tensor:
+    """`x` [N, C, h, w] with zeros at its right and bottom where a side is shorter than `size`."""
+    sides = list(x.shape[2:])
+    if min(sides) >= size:
+        return x
+    if min(sides) >= 0:
+        return F.pad(x, [0, max(0, size - sides[1]), 0, max(0, size - sides[0])])
+    lack = paddle.clip(size - paddle.shape(x).astype("int32"), min=0)
+    none = paddle.zeros([1], "int32")
+    return F.pad(x, paddle.concat([none, lack[3:4], none, lack[2:3]]))
+
+
 class ResizeTo(nn.Layer):
     """`resize_to` as a layer, so that it stands in the layer table: `forward(x, like)`."""
 
@@ -186,6 +200,15 @@ def kaiming_normal(model: nn.Layer) -> None:
             draw(layer.weight)
             if layer.bias is not None:
                 zero(layer.bias)
+
+
+def fan_out_normal(model: nn.Layer, per_group: bool = True) -> None:
+    """Draw every convolution's weight anew from N(0, 2 / fan_out); fan_out counts one group's filters, or all."""
+    for layer in model.sublayers():
+        if isinstance(layer, nn.Conv2D):
+            filters = layer.weight.shape[0] // (layer._groups if per_group else 1)
+            fan_out = filters * math.prod(layer.weight.shape[2:])
+            nn.initializer.Normal(std=math.sqrt(2 / fan_out))(layer.weight)
 
 
 def scale_learning_rate(model: nn.Layer, factor: float) -> None:

@@ -10,7 +10,7 @@ from paddle import Tensor, nn
 
 from segkit.models.backboned import BackboneModel
 from segkit.models.fusion import one_each
-from segkit.models.layers import ConvBNReLU, resize_to
+from segkit.models.layers import ConvBNReLU, fill_to, resize_to
 from segkit.registry import MODELS
 
 WINDOW = 49
@@ -21,25 +21,10 @@ class _WindowMean(nn.Layer):
     """Means over windows of `WINDOW` cells, 16 rows and 20 columns apart; one over a map that is smaller."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return _window_mean(x)
-
-
-@paddle.jit.not_to_static
-def _window_mean(x: Tensor) -> Tensor:
-    size = list(x.shape[2:])
-    if min(size) >= WINDOW:
-        return F.avg_pool2d(x, WINDOW, stride=(16, 20))
-    # Zeros to the window's size, divided by the share of the window that is map: works with sizes known at run time.
-    if min(size) < 0:
-        rows, columns = paddle.shape(x)[2], paddle.shape(x)[3]
-        zero = paddle.zeros([1], "int32")
-        lack = [paddle.clip(WINDOW - side, min=0).astype("int32").reshape([1]) for side in (columns, rows)]
-        pad = paddle.concat([zero, lack[0], zero, lack[1]])
-    else:
-        pad = [0, max(0, WINDOW - size[1]), 0, max(0, WINDOW - size[0])]
-    filled, inside = (F.pad(part, pad) for part in (x, paddle.ones_like(x[:1, :1])))
-    total, share = (F.avg_pool2d(part, WINDOW, stride=(16, 20)) for part in (filled, inside))
-    return total / share
+        # A map that is smaller is filled with zeros; dividing by the share of the window that is map takes them out.
+        filled, inside = (fill_to(part, WINDOW) for part in (x, paddle.ones_like(x[:1, :1])))
+        total, share = (F.avg_pool2d(part, WINDOW, stride=(16, 20)) for part in (filled, inside))
+        return total / share
 
 
 class _Head(nn.Layer):

@@ -3,82 +3,46 @@
 
 from __future__ import annotations
 
-from functools import partial
-from typing import Callable, NamedTuple
-
 import paddle.nn.functional as F
 from paddle import Tensor, nn
 
-from segkit.models.layers import ConvBN, SqueezeExcite, rounded_channels, without_weight_decay
+from segkit.models.inverted_residual import InvertedResidual, Step
+from segkit.models.layers import ConvBN, rounded_channels, without_weight_decay
 from segkit.registry import BACKBONES
-
-_Conv = partial(ConvBN, bias=False, names=("conv", "bn"))
-
-
-class _Step(NamedTuple):
-    """One inverted residual, its widths those of scale 1."""
-
-    kernel: int
-    wide: int
-    out: int
-    attention: bool
-    act: Callable[[Tensor], Tensor]
-    stride: int
-
 
 _STEPS = {
     "large": [
-        _Step(3, 16, 16, False, F.relu, 1),
-        _Step(3, 64, 24, False, F.relu, 2),
-        _Step(3, 72, 24, False, F.relu, 1),
-        _Step(5, 72, 40, True, F.relu, 2),
-        _Step(5, 120, 40, True, F.relu, 1),
-        _Step(5, 120, 40, True, F.relu, 1),
-        _Step(3, 240, 80, False, F.hardswish, 2),
-        _Step(3, 200, 80, False, F.hardswish, 1),
-        _Step(3, 184, 80, False, F.hardswish, 1),
-        _Step(3, 184, 80, False, F.hardswish, 1),
-        _Step(3, 480, 112, True, F.hardswish, 1),
-        _Step(3, 672, 112, True, F.hardswish, 1),
-        _Step(5, 672, 160, True, F.hardswish, 2),
-        _Step(5, 960, 160, True, F.hardswish, 1),
-        _Step(5, 960, 160, True, F.hardswish, 1),
+        Step(3, 16, 16, False, F.relu, 1),
+        Step(3, 64, 24, False, F.relu, 2),
+        Step(3, 72, 24, False, F.relu, 1),
+        Step(5, 72, 40, True, F.relu, 2),
+        Step(5, 120, 40, True, F.relu, 1),
+        Step(5, 120, 40, True, F.relu, 1),
+        Step(3, 240, 80, False, F.hardswish, 2),
+        Step(3, 200, 80, False, F.hardswish, 1),
+        Step(3, 184, 80, False, F.hardswish, 1),
+        Step(3, 184, 80, False, F.hardswish, 1),
+        Step(3, 480, 112, True, F.hardswish, 1),
+        Step(3, 672, 112, True, F.hardswish, 1),
+        Step(5, 672, 160, True, F.hardswish, 2),
+        Step(5, 960, 160, True, F.hardswish, 1),
+        Step(5, 960, 160, True, F.hardswish, 1),
     ],
     "small": [
-        _Step(3, 16, 16, True, F.relu, 2),
-        _Step(3, 72, 24, False, F.relu, 2),
-        _Step(3, 88, 24, False, F.relu, 1),
-        _Step(5, 96, 40, True, F.hardswish, 2),
-        _Step(5, 240, 40, True, F.hardswish, 1),
-        _Step(5, 240, 40, True, F.hardswish, 1),
-        _Step(5, 120, 48, True, F.hardswish, 1),
-        _Step(5, 144, 48, True, F.hardswish, 1),
-        _Step(5, 288, 96, True, F.hardswish, 2),
-        _Step(5, 576, 96, True, F.hardswish, 1),
-        _Step(5, 576, 96, True, F.hardswish, 1),
+        Step(3, 16, 16, True, F.relu, 2),
+        Step(3, 72, 24, False, F.relu, 2),
+        Step(3, 88, 24, False, F.relu, 1),
+        Step(5, 96, 40, True, F.hardswish, 2),
+        Step(5, 240, 40, True, F.hardswish, 1),
+        Step(5, 240, 40, True, F.hardswish, 1),
+        Step(5, 120, 48, True, F.hardswish, 1),
+        Step(5, 144, 48, True, F.hardswish, 1),
+        Step(5, 288, 96, True, F.hardswish, 2),
+        Step(5, 576, 96, True, F.hardswish, 1),
+        Step(5, 576, 96, True, F.hardswish, 1),
     ],
 }
 _ENDS = {"large": (2, 5, 11, 14), "small": (0, 2, 7, 10)}
-
-
-class _Block(nn.Layer):
-    """[N, in, h, w] -> [N, out, h/stride, w/stride]: widen, convolve each channel, narrow."""
-
-    def __init__(self, in_channels: int, wide: int, out: int, step: _Step, stride: int, dilation: int):
-        super().__init__()
-        self.expand_conv = _Conv(in_channels, wide, 1, act=step.act)
-        padding = step.kernel // 2 * dilation
-        self.bottleneck_conv = _Conv(wide, wide, step.kernel, stride, padding, dilation, groups=wide, act=step.act)
-        self.mid_se = SqueezeExcite(wide, wide // 4, gate=partial(F.hardsigmoid, slope=0.2)) if step.attention else None
-        self.linear_conv = _Conv(wide, out, 1)
-        self.shortcut = stride == 1 and in_channels == out
-
-    def forward(self, x: Tensor) -> Tensor:
-        y = self.bottleneck_conv(self.expand_conv(x))
-        if self.mid_se is not None:
-            y = self.mid_se(y)
-        y = self.linear_conv(y)
-        return x + y if self.shortcut else y
 
 
 class _MobileNetV3(nn.Layer):
@@ -87,15 +51,19 @@ class _MobileNetV3(nn.Layer):
     def __init__(self, size: str, scale: float, in_channels: int, pretrained: str | None, output_stride: int = 32):
         super().__init__()
         width = rounded_channels(16 * scale)
-        self.conv = _Conv(in_channels, width, 3, stride=2, padding=1, act=F.hardswish)
+        self.conv = ConvBN(
+            in_channels, width, 3, stride=2, padding=1, bias=False, names=("conv", "bn"), act=F.hardswish
+        )
         reached, dilation, blocks = 2, 1, []
         for step in _STEPS[size]:
-            inner, out = rounded_channels(scale * step.wide), rounded_channels(scale * step.out)
-            halve = step.stride == 2 and reached < output_stride
-            blocks.append(_Block(width, inner, out, step, 2 if halve else 1, dilation))
+            stride = step.stride if reached < output_stride else 1
+            scaled = step._replace(
+                wide=rounded_channels(scale * step.wide), out=rounded_channels(scale * step.out), stride=stride
+            )
+            blocks.append(InvertedResidual(width, scaled, dilation))
             # The step that would have halved still looks at neighbours; those after it must look twice as far.
-            reached, dilation = reached * (2 if halve else 1), dilation * (step.stride if not halve else 1)
-            width = out
+            reached, dilation = reached * stride, dilation * step.stride // stride
+            width = scaled.out
         self.blocks = nn.Sequential(*blocks)
         self._ends = _ENDS[size]
         self.feat_channels = [rounded_channels(scale * _STEPS[size][end].out) for end in self._ends]

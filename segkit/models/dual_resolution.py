@@ -1,0 +1,91 @@
+"""Parts that DDRNet and PIDNet share (Hong et al., https://arxiv.org/abs/2101.06085)."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Callable, Sequence
+
+import paddle.nn.functional as F
+from paddle import Tensor, nn
+
+from segkit.models.layers import ConvBN, ConvBNReLU, resize_to
+
+conv_bn = partial(ConvBN, bias=False)
+conv_bn_relu = partial(ConvBNReLU, bias=False)
+POOLS = ((5, 2, 2), (9, 4, 4), (17, 8, 8))
+"""Kernel, stride and padding of the context pyramid's means; the last one is of the whole map."""
+
+
+class Basic(nn.Layer):
+    """Two 3x3 convolutions around a shortcut. [N, in, h, w] -> [N, width, h/stride, w/stride]."""
+
+    expansion = 1
+    act_alone = True
+    """Whether a stage's first block ends in ReLU; its last one, where it has several, never does."""
+
+    def __init__(self, in_channels: int, width: int, stride: int, downsample: nn.Layer | None, act: bool):
+        super().__init__()
+        self.conv_bn_relu = conv_bn_relu(in_channels, width, 3, stride=stride, padding=1)
+        self.conv_bn = conv_bn(width, width, 3, padding=1)
+        self.downsample = downsample
+        self.act = act
+
+    def forward(self, x: Tensor) -> Tensor:
+        shortcut = x if self.downsample is None else self.downsample(x)
+        x = self.conv_bn(self.conv_bn_relu(x)) + shortcut
+        return F.relu(x) if self.act else x
+
+
+class Bottleneck(nn.Layer):
+    """1x1, 3x3 and 1x1 convolutions around a shortcut. [N, in, h, w] -> [N, 2 width, h/stride, w/stride]."""
+
+    expansion = 2
+    act_alone = False
+
+    def __init__(self, in_channels: int, width: int, stride: int, downsample: nn.Layer | None, act: bool):
+        super().__init__()
+        self.conv_bn_relu1 = conv_bn_relu(in_channels, width, 1)
+        self.conv_bn_relu2 = conv_bn_relu(width, width, 3, stride=stride, padding=1)
+        self.conv_bn = conv_bn(width, 2 * width, 1)
+        self.downsample = downsample
+        self.act = act
+
+    def forward(self, x: Tensor) -> Tensor:
+        shortcut = x if self.downsample is None else self.downsample(x)
+        x = self.conv_bn(self.conv_bn_relu2(self.conv_bn_relu1(x))) + shortcut
+        return F.relu(x) if self.act else x
+
+
+def residual_stage(
+    block: type,
+    in_channels: int,
+    width: int,
+    count: int = 1,
+    stride: int = 1,
+    shortcut: Callable[[int, int, int], nn.Layer] = lambda before, after, stride: conv_bn(before, after, 1, stride, 0),
+) -> nn.Sequential:
+    """`count` blocks; the first one changes the size and the channels, by `shortcut` beside it."""
+    out = width * block.expansion
+    downsample = shortcut(in_channels, out, stride) if stride != 1 or in_channels != out else None
+    blocks = [block(in_channels, width, stride, downsample, block.act_alone)]
+    blocks += [block(out, width, 1, None, act=index < count - 1) for index in range(1, count)]
+    return nn.Sequential(*blocks)
+
+
+def norm_first(in_channels: int, out_channels: int, kernel_size: int = 1, groups: int = 1) -> list[nn.Layer]:
+    """BatchNorm, ReLU, convolution: [N, in, h, w] -> [N, out, h, w]."""
+    conv = nn.Conv2D(in_channels, out_channels, kernel_size, padding=kernel_size // 2, groups=groups, bias_attr=False)
+    return [nn.BatchNorm2D(in_channels), nn.ReLU(), conv]
+
+
+def pools(count_padding: bool = False) -> list[nn.Layer]:
+    """The context pyramid's means, the last one of the whole map. `count_padding`: zeros beyond the map count."""
+    return [*(nn.AvgPool2D(*pool, exclusive=not count_padding) for pool in POOLS), nn.AdaptiveAvgPool2D(1)]
+
+
+def aggregate(x: Tensor, scales: Sequence[nn.Layer], processes: Sequence[nn.Layer]) -> list[Tensor]:
+    """Deep aggregation pyramid pooling: each scale of `x`, the finest first, added to the one before and convolved."""
+    maps = [scales[0](x)]
+    for scale, process in zip(scales[1:], processes):
+        maps.append(process(resize_to(scale(x), x) + maps[-1]))
+    return maps

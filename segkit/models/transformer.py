@@ -1,0 +1,115 @@
+"""Parts that the transformers share."""
+
+from __future__ import annotations
+
+import paddle
+import paddle.nn.functional as F
+from paddle import Tensor, nn
+
+from segkit.models.layers import fan_out_normal
+
+
+class DropPath(nn.Layer):
+    """Stochastic depth: in training, a residual branch is left out for a share `drop_prob` of the images and scaled
+    up for the others (Huang et al., https://arxiv.org/abs/1603.09382). [N, ...] -> the same shape."""
+
+    def __init__(self, drop_prob: float):
+        super().__init__()
+        self.drop_prob = drop_prob
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training or self.drop_prob == 0:
+            return x
+        keep = 1 - self.drop_prob
+        kept = paddle.rand([x.shape[0], *[1] * (x.ndim - 1)]) < keep
+        return x * kept.astype(x.dtype) / keep
+
+
+def to_tokens(x: Tensor) -> Tensor:
+    """[N, C, h, w] -> [N, h w, C]."""
+    return x.flatten(2).transpose([0, 2, 1])
+
+
+@paddle.jit.not_to_static
+def to_map(tokens: Tensor, like: Tensor) -> Tensor:
+    """[N, h w, C] -> [N, C, h, w], the height and width those of `like` [N, *, h, w]."""
+    sides = list(like.shape[2:])
+    if min(sides) < 0:
+        sides = [paddle.shape(like)[2], paddle.shape(like)[3]]
+    return tokens.transpose([0, 2, 1]).reshape([0, tokens.shape[2], *sides])
+
+
+class Attention(nn.Layer):
+    """Multi-head self-attention of tokens (Vaswani et al., https://arxiv.org/abs/1706.03762). [N, L, C] -> [N, L, C].
+
+    `scale` multiplies the products, None being the head's width to the power of -1/2; `drop` is dropout at the end.
+    """
+
+    def __init__(self, channels: int, heads: int, qkv_bias: bool, scale: float | None = None, drop: float = 0.0):
+        super().__init__()
+        self.heads = heads
+        self.scale = (channels // heads) ** -0.5 if scale is None else scale
+        self.qkv = nn.Linear(channels, 3 * channels, bias_attr=None if qkv_bias else False)
+        self.proj = nn.Linear(channels, channels)
+        self.proj_drop = nn.Dropout(drop)
+
+    def forward(self, x: Tensor) -> Tensor:
+        channels = x.shape[2]
+        qkv = self.qkv(x).reshape([0, -1, 3, self.heads, channels // self.heads]).transpose([2, 0, 3, 1, 4])
+        query, key, value = qkv[0], qkv[1], qkv[2]
+        weights = F.softmax(query @ key.transpose([0, 1, 3, 2]) * self.scale, axis=-1)
+        found = (weights @ value).transpose([0, 2, 1, 3]).reshape([0, -1, channels])
+        return self.proj_drop(self.proj(found))
+
+
+class Mlp(nn.Layer):
+    """Two linear layers with GELU between. [N, L, C] -> [N, L, C]."""
+
+    def __init__(self, channels: int, hidden: int, drop: float = 0.0):
+        super().__init__()
+        self.fc1 = nn.Linear(channels, hidden)
+        self.fc2 = nn.Linear(hidden, channels)
+        self.drop = nn.Dropout(drop)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.drop(self.fc2(self.drop(F.gelu(self.fc1(x)))))
+
+
+class TransformerBlock(nn.Layer):
+    """Attention and MLP, each normalised first and beside a shortcut. [N, L, C] -> [N, L, C].
+
+    `drop_path` is stochastic depth; the others are those of `Attention`, `Mlp` and LayerNorm.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        heads: int,
+        mlp_ratio: float = 4,
+        qkv_bias: bool = True,
+        scale: float | None = None,
+        drop: float = 0.0,
+        drop_path: float = 0.0,
+        epsilon: float = 1e-6,
+    ):
+        super().__init__()
+        self.norm1 = nn.LayerNorm(channels, epsilon=epsilon)
+        self.attn = Attention(channels, heads, qkv_bias, scale, drop)
+        self.drop_path = DropPath(drop_path)
+        self.norm2 = nn.LayerNorm(channels, epsilon=epsilon)
+        self.mlp = Mlp(channels, int(channels * mlp_ratio), drop)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.drop_path(self.attn(self.norm1(x)))
+        return x + self.drop_path(self.mlp(self.norm2(x)))
+
+
+def transformer_start(model: nn.Layer) -> None:
+    """Linear layers' weights from a normal distribution of 0.02 cut at 2, convolutions' by fan_out; biases 0."""
+    draw, zero = nn.initializer.TruncatedNormal(std=0.02), nn.initializer.Constant(0.0)
+    for layer in model.sublayers():
+        if isinstance(layer, nn.Linear):
+            draw(layer.weight)
+        if isinstance(layer, (nn.Linear, nn.Conv2D)) and layer.bias is not None:
+            zero(layer.bias)
+    fan_out_normal(model)
