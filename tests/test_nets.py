@@ -58,7 +58,7 @@ STRIDES = {
     "MobileNetV3_small_x1_0_os8": [4, 8, 8, 8],
     "MobileSeg_Base": [8],
     "MobileSeg_Tiny": [16],
-    "PIDNet_Medium": [8, 8, 8],
+    "PIDNet_Small": [8, 8, 8],
     "STDC1": [2, 4, 8, 16, 32],
 }
 
