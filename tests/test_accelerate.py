@@ -10,11 +10,14 @@ import paddle
 import pytest
 from paddle import nn
 
-from segkit import log, optim
+from segkit import build, log, optim
 from segkit.config import Config
 from segkit.engine import accelerate, sync_batch_norm
 from segkit.engine.checkpoint import TrainState
+from segkit.engine.ema import WeightAverage
+from segkit.engine.loader import scaled
 from segkit.engine.train import Step, freeze, train
+from segkit.engine.trainlog import TrainLog
 from segkit.errors import InputError
 from segkit.options import TrainOptions
 from tests.tiny import make_data, tiny_config
@@ -138,6 +141,24 @@ class NoCopy(Exception):
     """A tensor was read by the host."""
 
 
+def refuse_reading(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From here on, what reads a tensor's values raises `NoCopy`."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise NoCopy
+
+    for name in ("numpy", "item", "tolist", "__bool__", "__float__", "__int__", "__array__", "__index__"):
+        monkeypatch.setattr(paddle.Tensor, name, refuse)
+
+
+def test_bytes_are_normalised_on_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    image, table = paddle.full([1, 3, 2, 2], 51, "uint8"), paddle.linspace(-1.0, 4.1, 256).unsqueeze(1).tile([1, 3])
+    refuse_reading(monkeypatch)
+    found = scaled(image, table)
+    monkeypatch.undo()
+    np.testing.assert_allclose(found.numpy(), np.full((1, 3, 2, 2), 0.02), atol=1e-6)
+
+
 @pytest.mark.parametrize(
     "changes",
     [
@@ -153,26 +174,15 @@ def test_a_step_on_a_gpu_reads_nothing_back(changes: dict, tmp_path: Path, monke
     """Reading a tensor waits for the GPU. A Step that believes to be on one does it in `check` alone."""
     monkeypatch.setattr(paddle, "set_flags", lambda new: None)
     cfg = Config(tiny_config(make_data(tmp_path / "data"), tmp_path / "c.yml", **changes))
-    from segkit import build
-
     model = build.build_model(cfg)
     schedule = optim.build_scheduler(cfg.data["lr_scheduler"], cfg.iters)
     optimizer = optim.build_optimizer(accelerate.fused(cfg.data["optimizer"], "gpu:0"), schedule, model)
     options = TrainOptions(save_dir=str(tmp_path), seed=1, use_ema=True)
-    from segkit.engine.ema import WeightAverage
-    from segkit.engine.trainlog import TrainLog
-
     step = Step(cfg, options, TrainState(model, optimizer, WeightAverage(model)), "gpu:0")
     batch = {"image": paddle.randn([2, 3, 16, 16]), "label": paddle.randint(0, 2, [2, 16, 16]), "path": ["a", "b"]}
     train_log = TrainLog(tmp_path, 2, 0, 1.0, 2)
     step([batch], 1, train_log)  # Paddle may read once, when it sets things up
-    tensor = type(batch["image"])
-
-    def refuse(*_: object, **__: object) -> None:
-        raise NoCopy
-
-    for name in ("numpy", "item", "tolist", "__bool__", "__float__", "__int__", "__array__", "__index__"):
-        monkeypatch.setattr(tensor, name, refuse)
+    refuse_reading(monkeypatch)
     with pytest.raises(NoCopy):
         bool(batch["image"].sum() > 0)
     losses = step([batch], 2, train_log)

@@ -181,7 +181,7 @@ def test_what_a_gpu_computes_is_within_rounding_of_the_table():
         sample = Compose([make("Normalize", **NORMAL)])(photo(50, 60), np.random.default_rng(0))
     batch = collate([sample])
     assert batch["image"].dtype == np.uint8
-    got = scaled(paddle.to_tensor(batch["image"]), batch["normalize"]).numpy()
+    got = scaled(paddle.to_tensor(batch["image"]), paddle.to_tensor(batch["normalize"])).numpy()
     np.testing.assert_allclose(got, normalised(batch)["image"], atol=1e-6)
 
 
