@@ -198,6 +198,7 @@ def test_embedded_photos(tmp_path: Path) -> None:
             "of another photo \\(got 20x30, expected 30x20.*EXIF orientation changed",
         ),
         ({"imageData": "AAAA"}, "a.json \\(its imageData\\): not a readable image"),
+        ({"imageData": "AAAA", "imagePath": "a.json"}, "not a readable image"),
         ({"imageData": "A"}, "its embedded imageData is damaged"),
     ],
 )
@@ -232,14 +233,16 @@ def test_all_bad_files_are_listed_and_other_tools_named(tmp_path: Path) -> None:
     for number, data in enumerate(others.values()):
         (folder / f"z{number}.json").write_text(json.dumps(data), encoding="utf-8")
     (folder / "zz.json").write_bytes(b"\xff\xfe{")
+    (folder / "zzz.json").symlink_to(folder / "nowhere.json")
     for number in range(30):
         write(folder, f"gone{number}", [shape()], photo=None)
     with pytest.raises(InputError) as caught:
         run(folder, tmp_path / "o", format="labelme")
     text = str(caught.value)
-    assert "44 files cannot be used, 1 can" in text and "more" not in text.rsplit("\n", 1)[-1]
+    assert "45 files cannot be used, 1 can" in text and "more" not in text.rsplit("\n", 1)[-1]
     for number, name in enumerate(others):
         assert any(name in line for line in text.splitlines() if f"z{number}.json" in line), name
+    assert "zzz.json: cannot be read (No such file" in text
     assert "zz.json: not JSON" in text and text.count("is not there") == 30
 
 

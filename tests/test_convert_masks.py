@@ -12,11 +12,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from segkit.cli import main as cli
 from segkit.data.convert import ConvertOptions, convert
 from segkit.data.formats import find_format
 from segkit.data.formats.color import read_palette
 from segkit.errors import InputError
 from segkit.io import read_label
+from tests.tiny import tiny_config
 
 SQUARE, LARGE = [2, 2, 6, 2, 6, 6, 2, 6], [0, 0, 10, 0, 10, 10, 0, 10]
 
@@ -421,3 +423,85 @@ def test_geojson_mistakes(tmp_path: Path) -> None:
 def test_other_tools_beside_masks_are_named(shared: Path) -> None:
     reader, why = find_format(shared / "data" / "labelme_raw" / "paddleseg_jingling_demo")
     assert reader.NAME == "index" and "jingling.json is made by jingling" in why
+
+
+def test_cityscapes_trains_with_no_conversion(shared: Path, tmp_path: Path) -> None:
+    root = str(shared / "data" / "cityscapes12" / "cityscapes_demo")
+    small = [{"type": "ResizeByLong", "long_size": 128}, {"type": "Normalize"}]
+    common = {"type": "Cityscapes", "dataset_root": root, "transforms": small}
+    config = tiny_config(tmp_path, tmp_path / "c.yml", train_dataset=common, val_dataset={**common, "mode": "val"})
+    argv = ["train", str(config), "--iters", "2", "--do_eval", "--num_workers", "0", "--device", "cpu", "--quiet"]
+    assert cli.main([*argv, "--save_dir", str(tmp_path / "o")]) == 0
+    assert (tmp_path / "o" / "best_model" / "model.pdparams").is_file()
+
+
+# what is wrong with single files
+
+
+def test_cityscapes_mistakes(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        photo(tmp_path / "s" / "leftImg8bit" / "train" / f"{name}_leftImg8bit.png")
+    save(tmp_path / "s" / "gtFine" / "train" / "a_gtFine_labelIds.png", np.full((12, 16), 99, np.uint8))
+    with pytest.raises(
+        InputError,
+        match=r"(?s)b_leftImg8bit\.png: no b_gtFine_labelIds\.png in the tree.*no Cityscapes ids \(got \[99\], expected 0\.\.33",
+    ):
+        run(tmp_path / "s", tmp_path / "o")
+
+
+def test_names_files(tmp_path: Path) -> None:
+    photo(tmp_path / "s" / "images" / "a.png")
+    save(tmp_path / "s" / "labels" / "a.png", np.eye(12, 16, dtype=np.uint8))
+    names = tmp_path / "s" / "classes.txt"
+    with pytest.raises(InputError, match=r"--class_names gone\.txt: no such file"):
+        run(tmp_path / "s", tmp_path / "o", class_names="gone.txt")
+    names.write_text("a\nb\na\n", encoding="utf-8")
+    with pytest.raises(InputError, match=r"classes\.txt: class names stand there twice \(a\)"):
+        run(tmp_path / "s", tmp_path / "o")
+    names.write_text("".join(f"c{number}\n" for number in range(256)), encoding="utf-8")
+    with pytest.raises(InputError, match=r"too many classes \(got 256 with the background, expected at most 255"):
+        run(tmp_path / "s", tmp_path / "o")
+
+
+def test_a_photo_that_may_be_several(tmp_path: Path) -> None:
+    pytest.importorskip("pycocotools")
+    folder = coco(tmp_path / "s", [{"segmentation": [SQUARE]}], file_name="x/c.png")
+    for name in "pq":
+        photo(folder / name / "c.png")
+    with pytest.raises(InputError, match=r"its photo 'x/c\.png' may be any of 2 files"):
+        run(folder, tmp_path / "o")
+    photo(folder / "x" / "c.png")
+    assert run(folder, tmp_path / "o").photos == 1
+
+
+def test_panoptic_png_of_another_size(tmp_path: Path) -> None:
+    pytest.importorskip("pycocotools")
+    photo(tmp_path / "s" / "a.jpg")
+    save(tmp_path / "s" / "p" / "a.png", np.zeros((5, 5, 3), np.uint8))
+    data = {"images": [{"id": 1, "file_name": "a.jpg", "height": 12, "width": 16}], "categories": [{"id": 1, "name": "sky"}],
+            "annotations": [{"image_id": 1, "file_name": "a.png", "segments_info": [{"id": 0, "category_id": 1}]}]}  # fmt: skip
+    (tmp_path / "s" / "p.json").write_text(json.dumps(data), encoding="utf-8")
+    with pytest.raises(InputError, match=r"a\.png: its size differs \(got \(5, 5\), expected \(12, 16\)\)"):
+        run(tmp_path / "s", tmp_path / "o")
+
+
+def test_a_geotiff_that_cannot_be_read(tmp_path: Path) -> None:
+    folder = geo(tmp_path / "s")
+    (folder / "a.tif").write_bytes(b"II*\0 nothing")
+    with pytest.raises(InputError, match=r"1 files cannot be used, 0 can"):
+        run(folder, tmp_path / "o")
+
+
+def test_coordinates_that_nobody_knows(tmp_path: Path) -> None:
+    folder = geo(tmp_path / "s")
+    data = json.loads((folder / "a.geojson").read_text())
+    (folder / "a.geojson").write_text(json.dumps({**data, "crs": {"properties": {"name": "EPSG:999999"}}}))
+    with pytest.raises(InputError, match=r"a\.tif: cannot be read \(.*Mend the picture or its coordinates"):
+        run(folder, tmp_path / "o")
+
+
+def test_an_empty_folder_of_folders(tmp_path: Path) -> None:
+    (tmp_path / "s").mkdir()
+    for title in ("labelme", "cityscapes"):
+        with pytest.raises(InputError, match=r"s: no labelled photos in it\. Give the folder that holds them"):
+            run(tmp_path / "s", tmp_path / "o", format=title)

@@ -133,7 +133,7 @@ def _draw(picture: Path, data: dict, key: str, numbers: dict[str, int]) -> np.nd
                     )
                 shapes.append((transform_geom(named, file.crs, geometry), numbers[label]))
             size, transform = (file.height, file.width), file.transform
-    except rasterio.errors.RasterioError as error:
+    except (rasterio.errors.RasterioError, rasterio.errors.CRSError) as error:
         raise InputError(f"cannot be read ({error}). Mend the picture or its coordinates.") from None
     if not shapes:
         return np.full(size, numbers["_background_"], np.uint8)

@@ -25,7 +25,7 @@ from segkit.data.formats.files import Finder, lines_of, names_file, part_of, sho
 from segkit.data.formats.foreign import is_colour_table, tool_of
 from segkit.data.shapes import draw_shapes, kind_of
 from segkit.errors import InputError
-from segkit.io import PathLike, image_size
+from segkit.io import PathLike, decode_image, image_size
 
 NAME = "labelme"
 _ENCODINGS = ("utf-8-sig", "gb18030")
@@ -157,7 +157,7 @@ def _embedded(path: Path) -> bytes:
 
 def _draw(path: Path, image: Union[Path, Any], numbers: dict[str, int]) -> np.ndarray:
     data = annotation(path)
-    size = image_size(image) if isinstance(image, Path) else size_of_bytes(image())
+    size = image_size(image) if isinstance(image, Path) else decode_image(image(), "its imageData").shape[:2]
     said = (data.get("imageHeight"), data.get("imageWidth"))
     if None not in said and tuple(said) != size:
         turned = " The photo was turned since, or its EXIF orientation changed." if said == size[::-1] else ""
@@ -166,18 +166,3 @@ def _draw(path: Path, image: Union[Path, Any], numbers: dict[str, int]) -> np.nd
             f"{turned} Restore the photo that was labelled, or label this one."
         )
     return draw_shapes(data["shapes"], numbers, size)
-
-
-def size_of_bytes(data: bytes) -> tuple[int, int]:
-    """(height, width) of an encoded image, EXIF orientation applied."""
-    import io
-
-    from PIL import Image
-
-    try:
-        with Image.open(io.BytesIO(data)) as image:
-            width, height = image.size
-            turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
-    except (OSError, ValueError, SyntaxError):
-        raise InputError("its embedded imageData is no readable image. Save the file again in the tool.") from None
-    return (width, height) if turned else (height, width)
