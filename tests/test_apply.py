@@ -205,3 +205,13 @@ def test_default_stride_is_two_thirds():
 def test_settings_that_cannot_work(options, message):
     with pytest.raises(InputError, match=message):
         settings(options)
+
+
+def test_neighbours_of_one_shape_are_put_together():
+    shapes = [(3, 4, 5)] * 5 + [(3, 5, 4)] * 2 + [None, None] + [(3, 4, 5)] + [(3, 90, 90)] * 2
+    items = list(enumerate(shapes))
+    found = list(apply.together(items, lambda item: item[1], 80))
+    assert [len(batch) for batch in found] == [4, 1, 2, 1, 1, 1, 1, 1]
+    assert [item for batch in found for item in batch] == items
+    assert all(len(batch) == 1 for batch in apply.together(items, lambda item: item[1], 0))
+    assert list(apply.together([], len, 80)) == []

@@ -14,6 +14,7 @@ from PIL import Image
 from segkit import io
 from segkit.deploy.inputs import collect
 from segkit.deploy.pipeline import batched, prefetched
+from segkit.engine import apply
 from segkit.engine.segmenter import load
 from segkit.errors import InputError
 from segkit.palette import voc_palette
@@ -58,6 +59,23 @@ def test_a_folder_with_sub_folders(tiny, photos, tmp_path, capsys):
         height, width = io.image_size(photos / source)
         assert mask.mode == "L" and mask.size == (width, height)
         np.testing.assert_array_equal(mask, load(tiny).predict(photos / source))
+
+
+@pytest.mark.parametrize("flags", [(), ("--no_onednn",)])
+def test_photos_of_one_size_go_together(tiny, photos, tmp_path, monkeypatch, flags):
+    seen, scores = [], apply.Applied.scores
+
+    def watched(self, x):
+        seen.append(x.shape)
+        return scores(self, x)
+
+    monkeypatch.setattr(apply.Applied, "scores", watched)
+    assert predict(tiny, "--image_path", photos, "--save_dir", tmp_path / "all", *flags) == 0
+    assert seen == [(4, 3, 48, 64)]
+    for name, source in (("a", "a.jpg"), ("a_png", "a.png"), ("sub/b", "sub/b.png")):
+        assert predict(tiny, "--image_path", photos / source, "--save_dir", tmp_path / "one", *flags) == 0
+        one, found = (tmp_path / "one" / "mask" / f"{source[:-4].split('/')[-1]}.png", tmp_path / "all" / "mask")
+        np.testing.assert_array_equal(Image.open(one), Image.open(found / f"{name}.png"))
 
 
 def test_what_is_written(tiny, photos, tmp_path):

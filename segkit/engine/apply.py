@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import paddle
@@ -18,7 +18,9 @@ from segkit.errors import InputError
 from segkit.options import EvalOptions, TestTimeOptions
 from segkit.postprocess import undo
 
-# Windows go to the device together up to so many pixels: what is held there does not grow with the photo.
+T = TypeVar("T")
+# Photos of one size, and windows, go to the device together up to so many pixels: what is held there
+# does not grow with the photo.
 _PIXELS_AT_ONCE = 2**20
 _WINDOWS_AT_ONCE = 16
 _CORNER = 128  # pixels a side of the photo's corner that shows which BatchNorm follows which convolution
@@ -42,6 +44,11 @@ class TestTime:
     def plain(self) -> bool:
         """Whether it is one pass over the whole photo."""
         return self.scales == (1.0,) and len(self.flips) == 1 and self.window is None
+
+    @property
+    def pixels_together(self) -> int:
+        """Photos of one size go through the network together up to so many pixels; other ways bring their own."""
+        return _PIXELS_AT_ONCE if self.plain else 0
 
     @property
     def flips(self) -> list[tuple[bool, bool]]:
@@ -173,6 +180,22 @@ def _scores(model: paddle.nn.Layer, x: np.ndarray, how: TestTime) -> np.ndarray:
         if how.scales == (1.0,) and len(how.flips) == 1:
             return _host(_one_pass(model, x, how))
         return _host(_averaged(model, x, how))
+
+
+def together(items: Iterable[T], shape: Callable[[T], Sequence[int] | None], pixels: int) -> Iterator[list[T]]:
+    """Neighbours of one `shape` [..., H, W], as many as have so many pixels (at least one), in order; what has no
+    shape stays alone."""
+    batch: list[T] = []
+    now: Sequence[int] | None = None
+    for item in items:
+        new = shape(item)
+        if batch and (new is None or new != now or (len(batch) + 1) * new[-2] * new[-1] > pixels):
+            yield batch
+            batch = []
+        batch.append(item)
+        now = new
+    if batch:
+        yield batch
 
 
 @contextlib.contextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Optional, Union
 
@@ -25,7 +25,6 @@ from segkit.metrics import ConfusionMatrix, MultiLabelMatrix, RocCurves
 from segkit.options import EvalOptions
 
 Model = Union[paddle.nn.Layer, Run]
-_PIXELS_TOGETHER = 2**20  # of small photos, several go through the network at once
 
 
 def evaluate(
@@ -52,8 +51,8 @@ def evaluate(
         samples = stack.enter_context(eval_loader(dataset, options.num_workers))
         bar = stack.enter_context(progress(len(samples), "val"))
         background = stack.enter_context(Background())
-        pixels = _PIXELS_TOGETHER if how.plain and isinstance(model, paddle.nn.Layer) else 0
-        for batch in together(samples, pixels):
+        pixels = how.pixels_together if isinstance(model, paddle.nn.Layer) else 0
+        for batch in apply.together(samples, _shape, pixels):
             x = np.concatenate([np.asarray(sample.image) for sample in batch])
             for output, sample in zip(segment(x, [sample.geometry for sample in batch]), batch):
                 background.submit(output.nbytes + sample.label.nbytes, judge, output, sample)
@@ -61,18 +60,9 @@ def evaluate(
     return _finish(matrix, curves, options)
 
 
-def together(samples: Iterable[EvalSample], pixels: int) -> Iterator[list[EvalSample]]:
-    """Neighbours of one size, as many as have so many pixels (at least one sample), in order."""
-    batch: list[EvalSample] = []
-    for sample in samples:
-        _check_sample(sample)
-        _, _, height, width = sample.image.shape
-        if batch and (sample.image.shape != batch[0].image.shape or (len(batch) + 1) * height * width > pixels):
-            yield batch
-            batch = []
-        batch.append(sample)
-    if batch:
-        yield batch
+def _shape(sample: EvalSample) -> list[int]:
+    _check_sample(sample)
+    return list(sample.image.shape)
 
 
 class _Judge:

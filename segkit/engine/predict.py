@@ -14,6 +14,7 @@ from segkit.deploy.inputs import Item, collect
 from segkit.deploy.outputs import draw_overlay, full_palette, write_array, write_mask
 from segkit.deploy.pipeline import Photo, Segmenter, check_threshold, prefetched
 from segkit.dist import rank, world_size
+from segkit.engine.apply import together
 from segkit.engine.background import Background
 from segkit.engine.progress import progress
 from segkit.engine.segmenter import held
@@ -39,16 +40,18 @@ def predict(model: Segmenter, options: PredictOptions) -> dict[str, Any]:
     items = collect(options.image_path, options.save_dir)
     mine = items[rank() :: world_size()]
     failed: list[str] = []
-    with held(model), progress(len(mine), "predict") as bar, Background(_WRITERS) as background:
+    with held(model) as pixels, progress(len(mine), "predict") as bar, Background(_WRITERS) as background:
         writer = _Writer(model, options, background)
-        for item, photo in _loaded(model, mine, options.num_workers):
+        for batch in together(_loaded(model, mine, options.num_workers), _shape, pixels):
+            item, photo = batch[0]
             if isinstance(photo, Photo):
-                writer.write(item.name, photo)
+                writer.write([(item.name, photo) for item, photo in batch])
             elif isinstance(photo, InputError):
                 failed.append(str(photo))
             else:
                 failed += writer.write_video(item)
-            bar.update()
+            for _ in batch:
+                bar.update()
     failed = _over_ranks(failed)
     done = len(items) - len(failed)
     logger.info("%d of %d inputs are segmented, results are in %s", done, len(items), options.save_dir)
@@ -92,6 +95,10 @@ def _loaded(
     return prefetched(load, items, workers)
 
 
+def _shape(loaded: tuple[Item, Union[Photo, InputError, None]]) -> tuple[int, ...] | None:
+    return loaded[1].x.shape if isinstance(loaded[1], Photo) else None
+
+
 class _Writer:
     """Segments photos, and writes what was asked for in the background."""
 
@@ -107,10 +114,11 @@ class _Writer:
         # Values outside the classes (below the threshold, say) show the photo as it is.
         self.overlay_palette = self.palette if colours is None else colours
 
-    def write(self, name: str, photo: Photo) -> None:
-        """Have the results of one photo written."""
-        output = self.model.output(photo)
-        self.background.submit(_size(output, photo), self._write, name, photo, output, True)
+    def write(self, batch: list[tuple[str, Photo]]) -> None:
+        """Have the results of photos of one size written under their names."""
+        outputs = self.model.run(np.stack([photo.x for _, photo in batch]))
+        for output, (name, photo) in zip(outputs, batch):
+            self.background.submit(_size(output, photo), self._write, name, photo, output, True)
 
     def _write(self, name: str, photo: Photo, output: np.ndarray, overlay: bool) -> np.ndarray:
         """Write the results of one photo; its mask is returned."""

@@ -118,19 +118,20 @@ class _Engine:
             return apply.scores(self._model, x, self._how)
 
     @contextlib.contextmanager
-    def held(self) -> Iterator[None]:
-        """Inside, the model stays ready for one photo after another."""
+    def held(self) -> Iterator[int]:
+        """Inside, the model stays ready for one photo after another; gives `pixels_together`."""
         with apply.Applied(self._model, self._how) as applied:
             self._open = applied
             try:
-                yield
+                yield self._how.pixels_together
             finally:
                 self._open = None
 
 
-def held(model: Segmenter) -> contextlib.AbstractContextManager[None]:
-    """A context for applying the model to many photos: what can be prepared once is prepared once."""
-    return model.run.held() if isinstance(model.run, _Engine) else contextlib.nullcontext()
+def held(model: Segmenter) -> contextlib.AbstractContextManager[int]:
+    """A context for applying the model to many photos: what can be prepared once is prepared once. It gives the
+    number of pixels up to which photos of one size had better go through the network together."""
+    return model.run.held() if isinstance(model.run, _Engine) else contextlib.nullcontext(0)
 
 
 def is_multilabel(cfg: Config) -> bool:
