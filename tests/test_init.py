@@ -75,6 +75,20 @@ def test_labels_elsewhere_are_converted(tmp_path: Path) -> None:
     assert Config(made.config).data["train_dataset"]["dataset_root"] == "images/segkit_data"
 
 
+def test_again_with_overwrite(tmp_path: Path) -> None:
+    """What the first run made is no source of the second; a link back to the folder does no harm."""
+    data = make_data(tmp_path / "d", train=4, val=2)
+    for path in (data / "labels").iterdir():
+        Image.fromarray(np.array(Image.open(path)) * 255).save(path)
+    for part in ("train.txt", "val.txt"):
+        (data / part).unlink()
+    (data / "images" / "back").symlink_to(data)
+    for _ in range(2):
+        made = init(str(data), options=ConvertOptions(overwrite=True), device=CPU)
+        assert sum(made.facts.photos.values()) == 6
+    assert (data / "segkit_data.previous_1" / "train.txt").is_file()
+
+
 def test_nothing_is_overwritten(tmp_path: Path) -> None:
     data = make_data(tmp_path / "d", train=4, val=2)
     before = (data / "train.txt").read_bytes()

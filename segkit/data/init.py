@@ -13,6 +13,7 @@ from segkit.data.convert import ConvertOptions, convert
 from segkit.data.facts import Facts
 from segkit.data.formats import find_format
 from segkit.data.formats.base import ReadOptions
+from segkit.data.formats.files import CONVERTED
 from segkit.data.formats.index import NAME as INDEX
 from segkit.data.recipe import CONFIG, Device, Recipe, choose, write_config
 from segkit.data.samples import load_samples
@@ -20,8 +21,6 @@ from segkit.data.split import Shares, assign, write_lists
 from segkit.errors import InputError, list_problems
 from segkit.io import write_bytes_atomic
 from segkit.log import logger
-
-CONVERTED = "segkit_data"
 
 
 @dataclass

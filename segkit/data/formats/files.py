@@ -13,6 +13,7 @@ from segkit.errors import InputError
 from segkit.io import IMAGE_SUFFIXES
 
 NAME_FILES = ("labels.txt", "classes.txt", "class_names.txt", "label_names.txt")
+CONVERTED = "segkit_data"
 SKIPPED = ("__MACOSX", "node_modules")
 IMAGE_FOLDERS = (
     *("images", "image", "imgs", "img", "jpegimages", "photos", "photo", "pictures", "inputs", "input", "x"),
@@ -33,13 +34,19 @@ IMAGE_ENDS = ("_image", "_img", "_leftimg8bit", "_sat", "_rgb")
 
 
 def walk(folder: Path, suffixes: Iterable[str]) -> list[Path]:
-    """All files below `folder` with these endings (any case), hidden ones left out, in natural order."""
-    found = []
+    """All files below `folder` with these endings (any case), in natural order. Hidden ones, and what `segkit init`
+    made there before, are left out; a link back to a folder above is not followed."""
+    ends = tuple(suffixes)
+    found: list[Path] = []
+    been: set[str] = set()
     for here, folders, files in os.walk(folder, followlinks=True):
-        folders[:] = sorted(name for name in folders if not name.startswith(".") and name not in SKIPPED)
-        found += [
-            Path(here, name) for name in files if not name.startswith(".") and name.lower().endswith(tuple(suffixes))
-        ]
+        real = os.path.realpath(here)
+        if real in been:
+            folders[:] = []
+            continue
+        been.add(real)
+        folders[:] = sorted(name for name in folders if not name.startswith((".", CONVERTED)) and name not in SKIPPED)
+        found += [Path(here, name) for name in files if not name.startswith(".") and name.lower().endswith(ends)]
     return sorted(found, key=natural)
 
 
