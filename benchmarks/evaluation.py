@@ -1,4 +1,4 @@
-"""Seconds of whole `val` and `predict` runs: `python -m benchmarks.evaluation --paddleseg PYTHON`.
+"""Seconds of whole `val` and `predict` runs: `python -m benchmarks evaluation --paddleseg PYTHON`.
 
 Same drawn photos, same briefly trained weights, each run a process of its own, taking turns. PaddleSeg runs as it
 comes, its threads as Paddle sets them. `--paddleseg` is the Python of an environment with paddleseg 2.8.0; without
@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -20,6 +18,20 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.harness import (
+    Result,
+    alternate,
+    bars,
+    child,
+    digits,
+    machine,
+    markdown,
+    medians,
+    parser,
+    ratio,
+    require_python,
+    write_json,
+)
 from segkit import io, palette, registry, runtime
 
 CLASSES = 19
@@ -29,6 +41,7 @@ CASES = {
     "BiSeNetV2": ("BiSeNetV2", 12, None),
     "UNet": ("UNet", 4, [512, 256]),
 }
+THREADS = {"OMP_NUM_THREADS": None}  # each side sets its own
 PEER = Path(__file__).with_name("evaluation_peer.py")
 
 
@@ -112,16 +125,16 @@ def train_briefly(folder: Path, name: str) -> None:
     save_state(model.state_dict(), folder / "model.pdparams")
 
 
-def run_segkit(tool: str, folder: Path, out: Path, flags: list[str]) -> dict[str, Any]:
+def run_segkit(tool: str, folder: Path, out: Path, flags: list[str]) -> Result:
     """One run in a new process: its own report, with the seconds of the whole process."""
     argv = [tool, "--config", str(folder / "config.yml"), "--model_path", str(folder / "model.pdparams")]
     argv += ["--save_dir", str(out), *flags]
     if tool == "predict":
         argv += ["--image_path", str(folder / "images")]
-    return process([sys.executable, "-m", "benchmarks.evaluation", "--one", json.dumps(argv)])
+    return child([sys.executable, "-m", "benchmarks.evaluation", "--one", json.dumps(argv)], THREADS)
 
 
-def run_peer(python: str, tool: str, case: str, folder: Path, out: Path) -> dict[str, Any]:
+def run_peer(python: str, tool: str, case: str, folder: Path, out: Path) -> Result:
     """The same run of PaddleSeg."""
     name, count, size = CASES[case]
     job = {
@@ -134,18 +147,7 @@ def run_peer(python: str, tool: str, case: str, folder: Path, out: Path) -> dict
         "images": [str(folder / "images" / f"{number}.jpg") for number in range(count)],
         "out": str(out),
     }
-    return process([python, str(PEER), json.dumps(job)])
-
-
-def process(command: list[str]) -> dict[str, Any]:
-    """The JSON line that a command ends with, and the seconds from its start to its end."""
-    environment = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
-    start = time.perf_counter()
-    done = subprocess.run(command, capture_output=True, text=True, env=environment)
-    seconds = time.perf_counter() - start
-    if done.returncode:
-        raise RuntimeError(f"{' '.join(command)[:300]}: {done.stderr[-2000:]}")
-    return {**json.loads(done.stdout.splitlines()[-1]), "whole": seconds}
+    return child([python, str(PEER), json.dumps(job)], THREADS)
 
 
 def one(argv: list[str]) -> dict[str, Any]:
@@ -167,20 +169,20 @@ def one(argv: list[str]) -> dict[str, Any]:
     return {**found, **({"mIoU": kept["mIoU"]} if "mIoU" in kept else {})}
 
 
-def report(title: str, runs: dict[str, list[dict[str, Any]]]) -> None:
-    """Markdown rows: medians, and the first way's over each one's."""
-    first = next(iter(runs))
-    for way, found in runs.items():
-        whole, inner = (statistics.median(r[key] for r in found) for key in ("whole", "seconds"))
-        ratios = [
-            statistics.median(a[key] / b[key] for a, b in zip(runs[first], found)) for key in ("whole", "seconds")
-        ]
-        spread = f"{min(r['whole'] for r in found):.2f}-{max(r['whole'] for r in found):.2f}"
-        score = f"{found[0]['mIoU']:.4f}" if "mIoU" in found[0] else ""
-        print(
-            f"| {title} | {way} | {whole:.2f} | {spread} | {ratios[0]:.1f} | {inner:.2f} | {ratios[1]:.1f} | {score} |",
-            flush=True,
-        )
+def rows(title: str, runs: dict[str, list[Result]]) -> list[list[Any]]:
+    """Medians of each side, and how many times longer the first side takes: whole processes, and after the imports."""
+    first = runs[next(iter(runs))]
+    found = []
+    for side, results in runs.items():
+        row: list[Any] = [title, side]
+        for key in ("wall", "seconds"):
+            values = medians(results, key)
+            row += [statistics.median(values), f"{digits(min(values))}-{digits(max(values))}"]
+            row.append(f"{ratio(first, results, key):.2f}")
+        others = [result["others"] for result in results if result["others"] is not None]
+        row += [max(result["memory"] for result in results), statistics.median(others) if others else None]
+        found.append([*row, f"{results[0]['mIoU']:.4f}" if "mIoU" in results[0] else ""])
+    return found
 
 
 def matrix_table(python: str | None) -> None:
@@ -198,55 +200,53 @@ def matrix_table(python: str | None) -> None:
     text = f"segkit {1000 * statistics.median(seconds):.1f} ms"
     if python:
         job = {"tool": "matrix", "num_classes": CLASSES, "shape": [1024, 2048], "repeats": 5}
-        peer = process([python, str(PEER), json.dumps(job)])["seconds"]
+        peer = child([python, str(PEER), json.dumps(job)], THREADS)["seconds"]
         text += f", PaddleSeg {1000 * peer:.0f} ms ({peer / statistics.median(seconds):.0f}x)"
     print(f"\npixel counts of a 2048x1024 photo, {CLASSES} classes: {text}")
 
 
+def compare(args: argparse.Namespace, case: str, tool: str, folder: Path, out: Path) -> dict[str, list[Result]]:
+    """One case and tool, the sides taking turns."""
+    sides: dict[str, Any] = {}
+    if args.paddleseg:
+        sides["PaddleSeg"] = lambda: run_peer(args.paddleseg, tool, case, folder, out)
+    sides["segkit"] = lambda: run_segkit(tool, folder, out, [])
+    for flag in args.also:
+        sides[f"segkit --{flag}"] = lambda flag=flag: run_segkit(tool, folder, out, [f"--{flag}"])
+    return alternate(sides, args.rounds)
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--paddleseg", metavar="PYTHON", help="Python of an environment with paddleseg 2.8.0")
-    parser.add_argument("--cases", nargs="+", default=list(CASES), choices=list(CASES))
-    parser.add_argument("--tools", nargs="+", default=["val", "predict"], choices=["val", "predict"])
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--work", type=Path, help="folder to keep photos and weights in; default: a temporary one")
-    parser.add_argument(
-        "--also",
-        nargs="*",
-        default=[],
-        metavar="FLAG",
-        help="more rows: segkit with such a flag, without its dashes",
-    )
-    parser.add_argument("--one", help=argparse.SUPPRESS)
-    args = parser.parse_args()
+    made = parser(__doc__, 3, ["paddleseg"])
+    made.add_argument("--cases", nargs="+", default=list(CASES), choices=list(CASES))
+    made.add_argument("--tools", nargs="+", default=["val", "predict"], choices=["val", "predict"])
+    made.add_argument("--work", type=Path, help="folder to keep photos and weights in; default: a temporary one")
+    made.add_argument("--also", nargs="*", default=[], metavar="FLAG", help="more sides: segkit with --FLAG")
+    made.add_argument("--one", help=argparse.SUPPRESS)
+    args = made.parse_args()
     if args.one:
         print(json.dumps(one(json.loads(args.one))))
         return
-    with tempfile.TemporaryDirectory() as temporary:
-        work = args.work or Path(temporary)
-        for case in args.cases:
-            make(work.absolute() / case, case)
-        columns = ["run", "by", "whole s", "spread", "first / this", "after imports s", "first / this", "mIoU"]
-        print(f"| {' | '.join(columns)} |\n|{'---|' * len(columns)}")
-        for case in args.cases:
-            for tool in args.tools:
-                compare(args, case, tool, work.absolute() / case, Path(temporary) / "out")
-        matrix_table(args.paddleseg)
-
-
-def compare(args: argparse.Namespace, case: str, tool: str, folder: Path, out: Path) -> None:
-    """The rows of one case and tool."""
-    ways: dict[str, Any] = {}
     if args.paddleseg:
-        ways["PaddleSeg"] = lambda: run_peer(args.paddleseg, tool, case, folder, out)
-    ways["segkit"] = lambda: run_segkit(tool, folder, out, [])
-    for flag in args.also:
-        ways[f"segkit --{flag}"] = lambda flag=flag: run_segkit(tool, folder, out, [f"--{flag}"])
-    runs: dict[str, list[dict[str, Any]]] = {way: [] for way in ways}
-    for _ in range(args.rounds):
-        for way, start in ways.items():
-            runs[way].append(start())
-    report(f"{tool}, {case}, {CASES[case][1]} photos", runs)
+        require_python(args.paddleseg, "paddleseg", "--paddleseg")
+    results: dict[str, dict[str, list[Result]]] = {}
+    about = machine("paddlepaddle", "opencv-python-headless", "numpy")
+    print(about)
+    with tempfile.TemporaryDirectory() as temporary:
+        work = (args.work or Path(temporary)).absolute()
+        for case in args.cases:
+            make(work / case, case)
+            for tool in args.tools:
+                title = f"{tool}, {case}, {CASES[case][1]} photos"
+                results[title] = compare(args, case, tool, work / case, Path(temporary) / "out")
+    header = ["run", "side", "whole s", "spread", f"{next(iter(results[title]))} / this"]
+    header += ["after imports s", "spread", header[-1], "peak GiB", "others' cores", "mIoU"]
+    print(markdown(header, [row for title, runs in results.items() for row in rows(title, runs)]))
+    matrix_table(args.paddleseg)
+    write_json(args.json, results, about)
+    bars(
+        args.plot, {f"{title}, {side}": runs for title, sides in results.items() for side, runs in sides.items()}, about
+    )
 
 
 if __name__ == "__main__":
