@@ -1,30 +1,28 @@
-"""Samples per second of one reading process, segkit against PaddleSeg and albumentations.
+"""Samples per second of the reading processes, segkit against PaddleSeg and albumentations.
 
-`python -m benchmarks.input_pipeline --paddleseg PYTHON`, where PYTHON is the interpreter of an environment with
-paddleseg 2.8.0 (without the flag that side is left out; so is albumentations where it is not installed). Seeded
-photos (JPEG) and labels (PNG) are drawn into a temporary folder. Every side is a process of its own with one thread;
-the sides take turns, round after round. A sample goes from its files to float32 CHW in a batch of 4; the side
+Seeded photos (JPEG) and labels (PNG) are drawn into a temporary folder. Every side is a process of its own with one
+thread; the sides take turns, round after round. A sample goes from its files to float32 CHW in a batch of 4; the side
 "segkit, uint8" ends with what a worker process of segkit hands over, bytes that the training process normalises.
+With --workers the data loaders are timed instead, up to the tensors that a training step gets, by so many processes.
 
 crop: scale by 0.5 to 2, crop 512, flip, colours, normalise. resize: to 512, flip, normalise.
 """
 
 from __future__ import annotations
 
-import argparse
 import importlib.util
 import os
-import platform
-import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
-from typing import Any
+from typing import Optional
 
 import cv2
 import numpy as np
 
+from benchmarks import harness
 from benchmarks.input_pipeline_peer import BATCH, CLASSES
 
 RECIPES = ("crop", "resize")
@@ -65,98 +63,87 @@ def draw(folder: str, size: tuple[int, int], count: int = 24, seed: int = 7) -> 
 class Side:
     """A process that reads batches when told."""
 
-    def __init__(self, name: str, python: str, recipe: str, folder: str, workers: int | None = None):
-        root = Path(__file__).resolve().parent
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(root.parent)}
+    def __init__(self, name: str, python: str, recipe: str, folder: str, workers: Optional[int]):
+        variables = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(harness.ROOT)}
         loader = [] if workers is None else ["--loader", str(workers)]
+        script = str(harness.ROOT / "benchmarks" / "input_pipeline_peer.py")
+        self.workers = workers
+        self.errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 (closed in `close`)
         self.process = subprocess.Popen(
-            [python, "-W", "ignore", str(root / "input_pipeline_peer.py"), name, recipe, folder, *loader],
+            [python, "-W", "ignore", script, name, recipe, folder, *loader],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL if "INPUT_VERBOSE" not in os.environ else None,
+            stderr=self.errors,
             text=True,
-            env=environment,
+            env=variables,
         )
-        answer = self.process.stdout.readline().strip()
-        if answer != "ready":
-            raise RuntimeError(f"{name}: did not start; set INPUT_VERBOSE=1 to see why")
+        if self.process.stdout.readline().strip() != "ready":
+            self.errors.seek(0)
+            raise RuntimeError(f"{name}: did not start:\n{self.errors.read()[-3000:]}")
 
-    def rate(self, batches: int) -> float:
-        """Samples a second over so many batches."""
+    def read(self, batches: int) -> harness.Result:
+        """Seconds a sample and samples a second over so many batches."""
+        before, begin = harness.cpu_seconds(), time.perf_counter()
         print(batches, file=self.process.stdin, flush=True)
-        return batches * BATCH / float(self.process.stdout.readline())
+        seconds, own = (float(part) for part in self.process.stdout.readline().split())
+        others = harness.taken_by_others(before, harness.cpu_seconds(), own, time.perf_counter() - begin)
+        count = batches * BATCH
+        # the processor time of a loader's own workers is not known here
+        return {"seconds": seconds / count, "rate": count / seconds, "others": None if self.workers else others}
 
     def close(self) -> None:
+        """End it."""
         self.process.stdin.close()
         try:
             self.process.wait(20)
         except subprocess.TimeoutExpired:
             self.process.kill()
+        self.errors.close()
 
 
-def measure(sides: dict[str, str], recipe: str, folder: str, rounds: int, batches: int, workers: int | None) -> dict:
-    """Side -> samples a second of each round, the sides taking turns."""
+def measure(sides: dict, recipe: str, folder: str, rounds: int, batches: int, workers: Optional[int]) -> dict:
+    """Side -> its results of each round, the sides taking turns after one untimed go."""
     started = {name: Side(name, python, recipe, folder, workers) for name, python in sides.items()}
-    rates: dict[str, list[float]] = {name: [] for name in sides}
     for side in started.values():
-        side.rate(max(2, batches // 3))
-    for _ in range(rounds):
-        for name, side in started.items():
-            rates[name].append(side.rate(batches))
+        side.read(max(6, batches // 3))  # a cache of 24 photos is full after that
+    results = harness.alternate({name: lambda side=side: side.read(batches) for name, side in started.items()}, rounds)
     for side in started.values():
         side.close()
-    return rates
-
-
-def rows(title: str, rates: dict[str, list[float]]) -> list[str]:
-    """Lines of the Markdown table of one measurement: median, spread, and segkit's ratio to each side, by round."""
-    lines = []
-    for name, values in rates.items():
-        ratio = statistics.median(a / b for a, b in zip(rates["segkit"], values))
-        shown = "-" if name == "segkit" else f"{ratio:.2f}"
-        middle = statistics.median(values)
-        lines.append(f"| {title} | {name} | {middle:.0f} | {min(values):.0f}-{max(values):.0f} | {shown} |")
-    return lines
-
-
-def machine() -> str:
-    """Processor, cores and versions of this environment."""
-    with open("/proc/cpuinfo", encoding="utf-8") as file:
-        names = [line.split(":", 1)[1].strip() for line in file if line.startswith("model name")]
-    name = names[0] if names else platform.processor()
-    return f"{name}, {os.cpu_count()} cores; Python {platform.python_version()}, OpenCV {cv2.__version__}"
+    return results
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--paddleseg", metavar="PYTHON", help="interpreter of an environment with paddleseg")
+    parser = harness.parser(__doc__, rounds=5, peers=["paddleseg"])
     parser.add_argument("--cache", nargs="*", default=[], choices=["ram", "disk"], help="segkit with a cache too")
     parser.add_argument("--recipes", nargs="+", default=list(RECIPES), choices=RECIPES)
-    parser.add_argument("--sizes", nargs="+", default=["480x360"], metavar="WxH")
+    parser.add_argument("--sizes", nargs="+", default=["480x360"], metavar="WxH", help="of the photos")
     parser.add_argument("--workers", nargs="+", type=int, metavar="N", help="time the loaders with N processes instead")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--batches", type=int, default=15, help="batches a round")
+    parser.add_argument("--batches", type=int, default=15, help="batches a round (default %(default)s)")
     args = parser.parse_args()
-    sides: dict[str, Any] = {"segkit": sys.executable}
+    sides = {"segkit": sys.executable}
     if not args.workers:
         sides["segkit, uint8"] = sys.executable
     sides.update({f"segkit, cache: {kind}": sys.executable for kind in args.cache})
     if args.paddleseg:
-        sides["PaddleSeg"] = args.paddleseg
+        sides["PaddleSeg"] = harness.require_python(args.paddleseg, "paddleseg", "--paddleseg")
     if importlib.util.find_spec("albumentations") and not args.workers:
         sides["albumentations"] = sys.executable
-    print(f"{machine()}; {args.rounds} rounds of {args.batches} batches of {BATCH}\n")
-    print("| photos, recipe | side | samples/s (median) | lowest-highest | segkit / this |\n|---|---|---|---|---|")
+    about = harness.machine("paddlepaddle", "numpy", "opencv-python-headless", "pillow", "albumentations")
+    print(f"{about}; {args.rounds} rounds of {args.batches} batches of {BATCH}", flush=True)
+    everything = {}
     for size in args.sizes:
         with tempfile.TemporaryDirectory() as folder:
             kilobytes = draw(folder, tuple(int(n) for n in size.split("x"))) / 1000
             for recipe in args.recipes:
                 for workers in args.workers or [None]:
-                    rates = measure(sides, recipe, folder, args.rounds, args.batches, workers)
-                    title = f"{size} ({kilobytes:.0f} kB), {recipe}" + (
-                        "" if workers is None else f", {workers} workers"
-                    )
-                    print("\n".join(rows(title, rates)), flush=True)
+                    title = f"{size} ({kilobytes:.0f} kB), {recipe}" + (f", {workers} workers" if args.workers else "")
+                    results = measure(sides, recipe, folder, args.rounds, args.batches, workers)
+                    print(f"\n{title}\n\n{harness.compared(results, 'segkit', 'samples/s', 'rate')}", flush=True)
+                    everything[title] = results
+    harness.write_json(args.json, everything, about)
+    for number, (title, results) in enumerate(everything.items()):
+        path = args.plot and args.plot.with_stem(f"{args.plot.stem}_{number}")
+        harness.bars(path, results, f"a sample, {title}")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
 """One side of `benchmarks.input_pipeline`, in a process of its own: it reads batches as often as it is told.
 
-Runs in any environment that has the side's library: `python input_pipeline_peer.py SIDE RECIPE FOLDER`. Then each line
-`N` on its input makes it read N batches and print the seconds that took. `--loader W` times the side's data loader
-with W worker processes instead, up to the arrays or tensors that the training step is handed.
+Runs in any environment that has the side's library: `python input_pipeline_peer.py SIDE RECIPE FOLDER`. Then each
+line `N` on its input makes it read N batches and print the seconds that took and its processor seconds.
+`--loader W` times the side's data loader with W worker processes instead, up to the arrays or tensors that the
+training step is handed.
 """
 
 from __future__ import annotations
@@ -56,9 +57,9 @@ def segkit_side(recipe: str, folder: str, workers: int | None, finish: bool = Tr
     nodes = recipe_nodes(recipe)
     chain = [registry.TRANSFORMS.get(n["type"])(**{k: v for k, v in n.items() if k != "type"}) for n in nodes]
     dataset = registry.DATASETS.get("Dataset")(chain, folder, num_classes=CLASSES, train_path="list.txt", **options)
+    tune_malloc()  # as `train` and its workers do
     if workers is not None:
         return train_loader(dataset, BATCH, workers, seed=1).__next__
-    tune_malloc()  # as a worker does
     reader, order = Reader(dataset, 1), _order(len(dataset))
 
     def read() -> Any:
@@ -165,10 +166,10 @@ def main() -> None:
     read()
     print("ready", file=answer, flush=True)
     for line in sys.stdin:
-        start = time.perf_counter()
+        start, own = time.perf_counter(), time.process_time()
         for _ in range(int(line)):
             read()
-        print(time.perf_counter() - start, file=answer, flush=True)
+        print(time.perf_counter() - start, time.process_time() - own, file=answer, flush=True)
 
 
 if __name__ == "__main__":
