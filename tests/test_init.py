@@ -89,6 +89,15 @@ def test_again_with_overwrite(tmp_path: Path) -> None:
     assert (data / "segkit_data.previous_1" / "train.txt").is_file()
 
 
+def test_a_list_of_train_alone_is_kept_aside(tmp_path: Path) -> None:
+    data = make_data(tmp_path / "d", train=8, val=1)
+    before = (data / "train.txt").read_bytes()
+    (data / "val.txt").unlink()
+    made = init(str(data), device=CPU)
+    assert (data / "previous_lists_1" / "train.txt").read_bytes() == before
+    assert made.facts.photos == {"train": 6, "val": 2, "test": 0}
+
+
 def test_nothing_is_overwritten(tmp_path: Path) -> None:
     data = make_data(tmp_path / "d", train=4, val=2)
     before = (data / "train.txt").read_bytes()

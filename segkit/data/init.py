@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Optional
 
+from segkit import runtime
 from segkit.data.convert import ConvertOptions, convert
 from segkit.data.facts import Facts
 from segkit.data.formats import find_format
@@ -18,6 +19,7 @@ from segkit.data.formats.index import NAME as INDEX
 from segkit.data.recipe import CONFIG, Device, Recipe, choose, write_config
 from segkit.data.samples import load_samples
 from segkit.data.split import Shares, assign, write_lists
+from segkit.data.split_folder import keep_old
 from segkit.errors import InputError, list_problems
 from segkit.io import write_bytes_atomic
 from segkit.log import logger
@@ -66,8 +68,9 @@ def init(
 
 def _check(config: Path) -> None:
     """What `segkit data check` finds in the data of a config. Errors: findings with which training would fail."""
-    if importlib.util.find_spec("segkit.data.check") is None:
+    if any(importlib.util.find_spec(name) is None for name in ("segkit.data.check", "paddle")):
         return
+    runtime.require_paddle()  # the config is checked too, which asks Paddle what its optimizers take
     report = importlib.import_module("segkit.data.check").check_dataset(str(config))
     for finding in report.warnings:
         logger.warning("%s. %s", finding.text.rstrip("."), finding.remedy)
@@ -96,6 +99,8 @@ def _in_place(root: Path, options: ConvertOptions) -> Optional[Facts]:
         parts = assign(
             samples, Shares(1 - options.val - options.test, options.val, options.test), options.seed, stratify=True
         )
+        for line in keep_old(root, 0):
+            logger.info("%s", line)
         counts = write_lists(root, samples, parts)
         logger.info("%s: divided into %s", root, ", ".join(f"{part} {count}" for part, count in counts.items()))
     if not os.path.exists(root / "classes.txt"):

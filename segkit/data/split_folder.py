@@ -35,7 +35,7 @@ def split_folder(
         raise InputError(f"--folds: got {folds}, expected 2 or more. Leave it out for train, val and test parts.")
     samples = load_samples(root)
     parts = assign(samples, Shares(*shares), seed, stratify, group_by, folds)
-    said = _keep_old(root, folds)
+    said = keep_old(root, folds)
     if folds:
         for fold in range(folds):
             own = ["val" if part == str(fold) else "train" for part in parts]
@@ -54,7 +54,7 @@ def split_folder(
     return {"parts": table, "said": said}
 
 
-def _keep_old(root: Path, folds: int) -> list[str]:
+def keep_old(root: Path, folds: int) -> list[str]:
     """Moves lists that are there aside, and says so."""
     old = [root / "folds"] if folds else [root / f"{part}.txt" for part in PARTS]
     old = [path for path in old if path.exists()]
