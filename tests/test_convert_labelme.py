@@ -302,6 +302,20 @@ def test_folders_of_json_to_dataset(tmp_path: Path) -> None:
         run(tmp_path / "s", tmp_path / "p")
 
 
+def test_exported_folders_beside_more_annotations(tmp_path: Path) -> None:
+    """Where only some files were exported to folders, the files are read, not the folders."""
+    for stem in ("a", "b"):
+        write(tmp_path / "s", stem, [shape()])
+    folder = tmp_path / "s" / "a_json"
+    folder.mkdir()
+    Image.new("RGB", (30, 20)).save(folder / "img.png")
+    Image.new("L", (30, 20)).save(folder / "label.png")
+    (folder / "label_names.txt").write_text("_background_\n", encoding="utf-8")
+    assert sorted(
+        path.name for path in (run(tmp_path / "s", tmp_path / "o") and tmp_path / "o" / "labels").iterdir()
+    ) == ["a.png", "b.png"]
+
+
 def test_a_source_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"gone: no such file or folder\. Mend the path"):
         run(tmp_path / "gone", tmp_path / "o")

@@ -22,7 +22,7 @@ from segkit.data.formats import find_format
 from segkit.data.formats.base import Labelled, Photo, ReadOptions
 from segkit.data.recipe import CONFIG, Device, choose, write_config
 from segkit.data.samples import each, seen
-from segkit.data.split import Sample, Shares, assign, write_lists
+from segkit.data.split import Sample, divide, write_lists
 from segkit.errors import InputError, list_problems
 from segkit.io import decode_image, write_bytes_atomic, write_png
 from segkit.log import logger
@@ -194,13 +194,12 @@ def _finish(
     labelled: Labelled, samples: list[Sample], beside: Path, target: Path, options: ConvertOptions, report: Report
 ) -> Facts:
     """Lists, class names and config into the folder that is not yet in place."""
-    shares = Shares(1 - options.val - options.test, options.val, options.test)
     own = {sample.part for sample in samples} - {None}
     if "train" in own and ("val" in own or "test" in own):
         parts = [sample.part or "train" for sample in samples]
         report.notes.append("parts: those of the source")
     else:
-        parts = assign(samples, shares, options.seed, stratify=True)
+        parts = divide(samples, options.val, options.test, options.seed)
         report.notes.append(f"parts: drawn with seed {options.seed}, rare classes and near-identical photos minded")
     report.parts = write_lists(beside, samples, parts)
     if len(samples) == 1:

@@ -18,7 +18,7 @@ from segkit.data.formats.files import CONVERTED
 from segkit.data.formats.index import NAME as INDEX
 from segkit.data.recipe import CONFIG, Device, Recipe, choose, write_config
 from segkit.data.samples import load_samples
-from segkit.data.split import Shares, assign, write_lists
+from segkit.data.split import divide, write_lists
 from segkit.data.split_folder import keep_old
 from segkit.errors import InputError, list_problems
 from segkit.io import write_bytes_atomic
@@ -96,9 +96,7 @@ def _in_place(root: Path, options: ConvertOptions) -> Optional[Facts]:
         if not ((root / "train.txt").is_file() and (root / "val.txt").is_file()):
             write_lists(root, samples, parts)
     else:
-        parts = assign(
-            samples, Shares(1 - options.val - options.test, options.val, options.test), options.seed, stratify=True
-        )
+        parts = divide(samples, options.val, options.test, options.seed)
         for line in keep_old(root, 0):
             logger.info("%s", line)
         counts = write_lists(root, samples, parts)

@@ -12,6 +12,7 @@ import numpy as np
 from segkit.data import duplicates
 from segkit.errors import InputError
 from segkit.io import write_bytes_atomic
+from segkit.log import logger
 
 MUST = 100.0  # outweighs all shares
 PARTS = ("train", "val", "test")
@@ -64,20 +65,22 @@ def assign(
     stratify: bool = False,
     group_by: Optional[str] = None,
     folds: int = 0,
+    together: bool = True,
 ) -> list[str]:
     """The part of each sample: train, val or test; with `folds` K, `0` to `K-1`.
 
     Samples of one group (near-identical photos; those whose names give the same match of the pattern `group_by`)
     stay together. Groups are dealt out one after another, each to the part that lacks most: of photos, and with
     `stratify` of the pixels of each class, rare classes weighing as much as common ones (after Sechidis et al., On the
-    Stratification of Multi-Label Data, 2011). Groups that hold rare classes are dealt first.
+    Stratification of Multi-Label Data, 2011). Groups that hold rare classes are dealt first. `together=False` lets
+    near-identical photos part.
     Errors: a pattern that is none, or matches no name; fewer groups than parts.
     """
     names, wanted = (
         (list(PARTS), shares.of_all()) if not folds else ([str(k) for k in range(folds)], [1 / folds] * folds)
     )
     names, wanted = zip(*((name, share) for name, share in zip(names, wanted) if share > 0))
-    members = _members(samples, group_by)
+    members = _members(samples, group_by, together)
     if len(samples) == 1 and not folds:
         return ["train"]
     if len(members) < len(names):
@@ -111,6 +114,18 @@ def assign(
     return result
 
 
+def divide(samples: list[Sample], val: float, test: float, seed: int) -> list[str]:
+    """The parts that `convert` and `init` draw: stratified; where all photos are near-identical, nevertheless divided,
+    with a warning."""
+    shares = Shares(1 - val - test, val, test)
+    shares.of_all()
+    try:
+        return assign(samples, shares, seed, stratify=True)
+    except InputError as error:
+        logger.warning("%s So near-identical photos stand in several parts, and scores will be too good.", error)
+        return assign(samples, shares, seed, stratify=True, together=False)
+
+
 def _order(demand: np.ndarray, rng: np.random.Generator) -> list[int]:
     """Groups with a large share of anything first, so that the many small ones can even things out; the seed decides
     among those of about the same share."""
@@ -130,9 +145,9 @@ def _demand(samples: list[Sample], members: list[list[int]], stratify: bool) -> 
     return np.concatenate([photos, shares], axis=1)
 
 
-def _members(samples: list[Sample], group_by: Optional[str]) -> list[list[int]]:
+def _members(samples: list[Sample], group_by: Optional[str], together: bool) -> list[list[int]]:
     """Positions of the samples of each group."""
-    seen = [index for index, sample in enumerate(samples) if sample.look is not None]
+    seen = [index for index, sample in enumerate(samples) if together and sample.look is not None]
     pairs = [(seen[a], seen[b]) for a, b in duplicates.near_pairs([samples[index].look for index in seen])]
     if group_by is not None:
         try:

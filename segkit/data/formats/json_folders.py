@@ -32,7 +32,10 @@ NAME = "labelme_folders"
 def detect(source: Path, images: Optional[str] = None) -> tuple[float, str]:
     """How sure (0 to 1), and why."""
     count = len(_folders(source)) if source.is_dir() else 0
-    return (0.95 if count else 0.0), f"{count} folders with img.png, label.png and label_names.txt"
+    others = len(walk(source, (".json",))) if count else 0  # files beside them that nobody exported
+    return (
+        0.0 if not count else 0.95 if count >= others else 0.85
+    ), f"{count} folders with img.png, label.png and label_names.txt"
 
 
 def _folders(source: Path) -> list[Path]:
