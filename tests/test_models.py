@@ -45,6 +45,7 @@ SMALL: dict[str, dict] = {
     "SegFormer": {"embedding_dim": 32},
     "SegmentationTransformer": {"backbone": TINY_VIT, "backbone_indices": [0, 1]},
     "SegNet": {"base_channels": 4},
+    "RTFormer": {"base_channels": 8, "head_channels": 8, "spp_channels": 8, "cross_size": 4},
     "STDCSeg": {
         "backbone": {"type": "STDC1", "base_channels": 8},
         **{f"use_boundary_{scale}": True for scale in (2, 4, 16)},  # weights hold these heads, used or not

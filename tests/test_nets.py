@@ -16,6 +16,7 @@ from segkit.models.lpsnet import LPSNet
 from segkit.models.lraspp import LRASPP
 from segkit.models.pp_liteseg import PPLiteSeg
 from segkit.models.pp_mobileseg import PPMobileSeg
+from segkit.models.rtformer import RTFormer
 from segkit.models.setr import SegmentationTransformer
 from segkit.models.stdcseg import STDCSeg
 from segkit.models.transformer import DropPath
@@ -89,6 +90,7 @@ def test_backbone_maps_are_as_small_and_wide_as_it_says(name):
         (lambda: PPMobileSeg(2, tiny_stride(), upsample="nearest"), r"model.upsample: unknown \(got 'nearest'"),
         (lambda: LPSNet(2, depths=[1] * 4), r"model.depths, model.channels: .*got 4 and 5, expected the same number"),
         (lambda: LPSNet(2, scale_ratios=[0]), r"model.scale_ratios: no path is left \(got \[0\]"),
+        (lambda: RTFormer(2, base_channels=6, num_heads=7), r"model.num_heads: .*base_channels, 48 \(got 7\)"),
         (lambda: setr("mlp"), r"model.head: unknown \(got 'mlp', expected one of naive, pup, mla"),
     ],
 )

@@ -2,49 +2,24 @@
 
 from __future__ import annotations
 
-import paddle
 import paddle.nn.functional as F
 from paddle import Tensor, nn
 
 from segkit.models.dual_resolution import (
     Basic,
     Bottleneck,
-    aggregate,
+    ContextPyramid,
     conv_bn,
     conv_bn_relu,
-    norm_first,
-    pools,
     residual_stage,
+    split_shortcut,
 )
 from segkit.models.layers import ConvBNReLU, resize_to
 from segkit.registry import MODELS
 
 
-def _shortcut(in_channels: int, out_channels: int, stride: int) -> nn.Sequential:
-    conv = nn.Conv2D(in_channels, out_channels, 1, stride=stride, bias_attr=False)
-    return nn.Sequential(conv, nn.BatchNorm2D(out_channels))
-
-
 def _stage(block: type, in_channels: int, width: int, count: int = 1, stride: int = 1) -> nn.Sequential:
-    return residual_stage(block, in_channels, width, count, stride, _shortcut)
-
-
-class _Pyramid(nn.Layer):
-    """Deep aggregation pyramid pooling (DAPPM). [N, in, h, w] -> [N, out, h, w]."""
-
-    def __init__(self, in_channels: int, width: int, out_channels: int):
-        super().__init__()
-        for number, pool in enumerate(pools(), 1):
-            setattr(self, f"scale{number}", nn.Sequential(pool, *norm_first(in_channels, width)))
-            setattr(self, f"process{number}", nn.Sequential(*norm_first(width, width, 3)))
-        self.scale0 = nn.Sequential(*norm_first(in_channels, width))
-        self.compression = nn.Sequential(*norm_first(width * 5, out_channels))
-        self.shortcut = nn.Sequential(*norm_first(in_channels, out_channels))
-
-    def forward(self, x: Tensor) -> Tensor:
-        scales = [self.scale0, self.scale1, self.scale2, self.scale3, self.scale4]
-        maps = aggregate(x, scales, [self.process1, self.process2, self.process3, self.process4])
-        return self.compression(paddle.concat(maps, axis=1)) + self.shortcut(x)
+    return residual_stage(block, in_channels, width, count, stride, split_shortcut)
 
 
 class _Head(nn.Layer):
@@ -97,7 +72,7 @@ class DDRNet_23(nn.Layer):
         self.layer4_ = _stage(Basic, fine, fine, 2)
         self.layer5_ = _stage(Bottleneck, fine, fine)
         self.layer5 = _stage(Bottleneck, 8 * width, 8 * width, stride=2)
-        self.spp = _Pyramid(16 * width, 2 * width, 4 * width)
+        self.spp = ContextPyramid(16 * width, 2 * width, 4 * width)
         self.enable_auxiliary_loss = enable_auxiliary_loss
         if enable_auxiliary_loss:
             self.aux_head = _Head(fine, 2 * width, num_classes)

@@ -1,10 +1,11 @@
-"""Parts that DDRNet and PIDNet share (Hong et al., https://arxiv.org/abs/2101.06085)."""
+"""Parts that DDRNet, PIDNet and RTFormer share (Hong et al., https://arxiv.org/abs/2101.06085)."""
 
 from __future__ import annotations
 
 from functools import partial
 from typing import Callable, Sequence
 
+import paddle
 import paddle.nn.functional as F
 from paddle import Tensor, nn
 
@@ -56,6 +57,12 @@ class Bottleneck(nn.Layer):
         return F.relu(x) if self.act else x
 
 
+def split_shortcut(in_channels: int, out_channels: int, stride: int) -> nn.Sequential:
+    """1x1 convolution and BatchNorm, in a list. [N, in, h, w] -> [N, out, h/stride, w/stride]."""
+    conv = nn.Conv2D(in_channels, out_channels, 1, stride=stride, bias_attr=False)
+    return nn.Sequential(conv, nn.BatchNorm2D(out_channels))
+
+
 def residual_stage(
     block: type,
     in_channels: int,
@@ -89,3 +96,21 @@ def aggregate(x: Tensor, scales: Sequence[nn.Layer], processes: Sequence[nn.Laye
     for scale, process in zip(scales[1:], processes):
         maps.append(process(resize_to(scale(x), x) + maps[-1]))
     return maps
+
+
+class ContextPyramid(nn.Layer):
+    """Deep aggregation pyramid pooling (DAPPM). [N, in, h, w] -> [N, out, h, w]. `count_padding` is that of `pools`."""
+
+    def __init__(self, in_channels: int, width: int, out_channels: int, count_padding: bool = False):
+        super().__init__()
+        for number, pool in enumerate(pools(count_padding), 1):
+            setattr(self, f"scale{number}", nn.Sequential(pool, *norm_first(in_channels, width)))
+            setattr(self, f"process{number}", nn.Sequential(*norm_first(width, width, 3)))
+        self.scale0 = nn.Sequential(*norm_first(in_channels, width))
+        self.compression = nn.Sequential(*norm_first(width * 5, out_channels))
+        self.shortcut = nn.Sequential(*norm_first(in_channels, out_channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        scales = [self.scale0, self.scale1, self.scale2, self.scale3, self.scale4]
+        maps = aggregate(x, scales, [self.process1, self.process2, self.process3, self.process4])
+        return self.compression(paddle.concat(maps, axis=1)) + self.shortcut(x)
