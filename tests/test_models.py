@@ -50,6 +50,7 @@ SMALL: dict[str, dict] = {
         "backbone": {"type": "STDC1", "base_channels": 8},
         **{f"use_boundary_{scale}": True for scale in (2, 4, 16)},  # weights hold these heads, used or not
     },
+    "TopFormer": {"backbone": {"type": "TopTransformer_Tiny"}},
     "U2Net": {"base_channels": 8},
     "U2Netp": {"base_channels": 8},
     "UNet": {"base_channels": 4},

@@ -6,24 +6,10 @@ from paddle import Tensor, nn
 
 from segkit.errors import InputError
 from segkit.models.backboned import BackboneModel
-from segkit.models.layers import ConvBNReLU
+from segkit.models.mobile_attention import FuseHead
 from segkit.registry import MODELS
 
 _UPSAMPLES = ("intepolate", "interpolate", "vim")
-
-
-class _Head(nn.Layer):
-    """[N, in, h, w] -> class scores [N, num_classes, h, w]."""
-
-    def __init__(self, in_channels: int, num_classes: int, depthwise: bool):
-        super().__init__()
-        groups = in_channels if depthwise else 1
-        self.linear_fuse = ConvBNReLU(in_channels, in_channels, 1, groups=groups, bias=False, names=("conv", "bn"))
-        self.dropout = nn.Dropout2D(0.1)
-        self.conv_seg = nn.Conv2D(in_channels, num_classes, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.conv_seg(self.dropout(self.linear_fuse(x)))
 
 
 @MODELS.register
@@ -51,7 +37,7 @@ class PPMobileSeg(BackboneModel):
         super().__init__(backbone, (0,), in_channels, align_corners, pretrained)
         if upsample not in _UPSAMPLES:
             raise InputError(f"model.upsample: unknown (got '{upsample}', expected one of {', '.join(_UPSAMPLES)}).")
-        self.decode_head = _Head(self.map_channels[0], num_classes, head_use_dw)
+        self.decode_head = FuseHead(self.map_channels[0], num_classes, head_use_dw)
 
     def head(self, maps: list[Tensor]) -> list[Tensor]:
         """The backbone's map -> the scores."""

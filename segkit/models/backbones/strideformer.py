@@ -14,11 +14,9 @@ from paddle import Tensor, nn
 from segkit.errors import InputError
 from segkit.models.inverted_residual import InvertedResidual, Step
 from segkit.models.layers import ConvBN, fill_to, resize_to, without_weight_decay
-from segkit.models.transformer import DropPath
+from segkit.models.mobile_attention import NAMES, MobileBlock, mobile_conv, quiet_conv
 from segkit.registry import BACKBONES
 
-_NAMES = ("c", "bn")
-_Conv = partial(ConvBN, bias=False, names=_NAMES)
 _Embed = partial(ConvBN, kernel_size=1, bias=False, names=("conv", "bn"))
 
 
@@ -29,10 +27,10 @@ class _Stage(nn.Layer):
         super().__init__()
         self.conv = None
         if stem is not None:
-            self.conv = _Conv(in_channels, stem, 3, stride=2, padding=1, act=F.hardswish)
+            self.conv = mobile_conv(in_channels, stem, 3, stride=2, padding=1, act=F.hardswish)
             in_channels = stem
         widths = [in_channels, *(step.out for step in steps)]
-        self.blocks = nn.LayerList([InvertedResidual(*both, names=_NAMES) for both in zip(widths, steps)])
+        self.blocks = nn.LayerList([InvertedResidual(*both, names=NAMES) for both in zip(widths, steps)])
         without_weight_decay(self)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -54,13 +52,6 @@ class _Position(nn.Layer):
         return x + resize_to(self.pos_embed.unsqueeze(-1), x)
 
 
-def _quiet(in_channels: int, out_channels: int) -> nn.Sequential:
-    """ReLU6 and a 1x1 `ConvBN` that starts at 0."""
-    conv = _Conv(in_channels, out_channels, 1)
-    nn.initializer.Constant(0.0)(conv.bn.weight)
-    return nn.Sequential(nn.ReLU6(), conv)
-
-
 class _AxialAttention(nn.Layer):
     """Attention along the means of rows and of columns, at half the size (Sea attention,
     Wan et al., https://arxiv.org/abs/2301.13156). [N, C, h, w] -> the same shape."""
@@ -69,19 +60,19 @@ class _AxialAttention(nn.Layer):
         super().__init__()
         keys, values = key_dim * heads, 2 * key_dim * heads
         self.heads, self.scale = heads, key_dim**-0.5
-        self.to_q = _Conv(channels, keys, 1)
-        self.to_k = _Conv(channels, keys, 1)
-        self.to_v = _Conv(channels, values, 1)
+        self.to_q = mobile_conv(channels, keys, 1)
+        self.to_k = mobile_conv(channels, keys, 1)
+        self.to_v = mobile_conv(channels, values, 1)
         self.stride_conv = nn.Sequential(
             nn.Conv2D(channels, channels, 3, stride=2, padding=1, groups=channels), nn.BatchNorm2D(channels)
         )
-        self.proj = _quiet(values, channels)
+        self.proj = quiet_conv(values, channels)
         for line in ("row", "column"):
-            setattr(self, f"proj_encode_{line}", _quiet(values, values))
+            setattr(self, f"proj_encode_{line}", quiet_conv(values, values))
             setattr(self, f"pos_emb_{line}q", _Position(keys))
             setattr(self, f"pos_emb_{line}k", _Position(keys))
-        self.dwconv = _Conv(2 * values, 2 * values, 3, groups=2 * values, act=F.relu6)
-        self.pwconv = _Conv(2 * values, channels, 1)
+        self.dwconv = mobile_conv(2 * values, 2 * values, 3, groups=2 * values, act=F.relu6)
+        self.pwconv = mobile_conv(2 * values, channels, 1)
 
     def along(self, line: str, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """Attention of one line of cells, [N, *, L, 1] each -> [N, values, L, 1]."""
@@ -102,40 +93,15 @@ class _AxialAttention(nn.Layer):
         return resize_to(F.hardsigmoid(context) * detail, x)
 
 
-class _Mlp(nn.Layer):
-    """[N, C, h, w] -> the same shape."""
-
-    def __init__(self, channels: int, hidden: int):
-        super().__init__()
-        self.fc1 = _Conv(channels, hidden, 1)
-        self.dwconv = nn.Conv2D(hidden, hidden, 3, padding=1, groups=hidden)
-        self.fc2 = _Conv(hidden, channels, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.fc2(F.relu6(self.dwconv(self.fc1(x))))
-
-
-class _Block(nn.Layer):
-    """Attention and MLP, each beside a shortcut. [N, C, h, w] -> the same shape."""
-
-    def __init__(self, channels: int, key_dim: int, heads: int, mlp_ratio: int, drop: float):
-        super().__init__()
-        self.attn = _AxialAttention(channels, key_dim, heads)
-        self.drop_path = DropPath(drop)
-        self.mlp = _Mlp(channels, channels * mlp_ratio)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = x + self.drop_path(self.attn(x))
-        return x + self.drop_path(self.mlp(x))
-
-
 class _Transformer(nn.Layer):
     """[N, C, h, w] -> the same shape. Stochastic depth grows from 0 to `drop`."""
 
     def __init__(self, channels: int, depth: int, key_dim: int, heads: int, mlp_ratio: int, drop: float):
         super().__init__()
         drops = np.linspace(0, drop, depth).tolist()
-        self.transformer_blocks = nn.LayerList([_Block(channels, key_dim, heads, mlp_ratio, rate) for rate in drops])
+        self.transformer_blocks = nn.LayerList(
+            [MobileBlock(_AxialAttention(channels, key_dim, heads), channels, mlp_ratio, rate) for rate in drops]
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         for block in self.transformer_blocks:
