@@ -57,6 +57,11 @@ SMALL: dict[str, dict] = {
     "UNet3Plus": {"base_channels": 4},
     "UNetPlusPlus": {"base_channels": 4},
 }
+# Parts of keys that published weights hold and no forward pass uses.
+UNUSED = {
+    "PPHumanSegLite": [f"block1.{n}._depthwise_separable_0" for n in (1, 2, 3)]
+    + [f"block2.{n}._depthwise_separable_0" for n in range(1, 8)]
+}
 SMALL_BACKBONES = {"ResNet50_vd": "ResNet18_vd", "ResNet101_vd": "ResNet18_vd"}
 
 
@@ -110,7 +115,7 @@ def test_training_outputs_and_finite_gradients_everywhere(name, arguments, size)
     assert declared is None or len(outputs) == declared
     sum((output * noise(*output.shape)).mean() for output in outputs).backward()
     for key, parameter in model.named_parameters():
-        if not parameter.stop_gradient:
+        if not parameter.stop_gradient and not any(part in key for part in UNUSED.get(name, ())):
             assert parameter.grad is not None, key
             assert bool(paddle.isfinite(parameter.grad).all()), key
 
