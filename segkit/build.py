@@ -102,8 +102,9 @@ def build_transforms(cfg: Config, part: str) -> list[Any]:
     return [build(TRANSFORMS, node) for node in nodes]
 
 
-def build_dataset(cfg: Config, part: str, use_multilabel: bool = False) -> Any:
-    """The data set of `train` or `val`, its mode set to the part unless the config says otherwise."""
+def build_dataset(cfg: Config, part: str, use_multilabel: bool = False, registry: Registry = DATASETS) -> Any:
+    """The data set of `train` or `val`, its mode set to the part unless the config says otherwise. `registry`: where
+    its type is looked up."""
     node = cfg.data.get(f"{part}_dataset")
     if node is None:
         raise InputError(f"{cfg.path}: there is no {part}_dataset. Add one to evaluate on.")
@@ -114,7 +115,7 @@ def build_dataset(cfg: Config, part: str, use_multilabel: bool = False) -> Any:
     if part == "val":  # what the training set says about classes and colours holds here too
         first = cfg.data["train_dataset"]
         shared.update({key: first[key] for key in _SHARED if key in first})
-    dataset = at_place(cfg, f"{part}_dataset", lambda: build(DATASETS, node, **shared))
+    dataset = at_place(cfg, f"{part}_dataset", lambda: build(registry, node, **shared))
     if part == "val":
         dataset.training = False  # whatever list `mode` picks, labels are compared at the photos' own size
     return dataset

@@ -33,6 +33,14 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".n
 _PNG, _NPY, _TIFF = b"\x89PNG\r\n\x1a\n", b"\x93NUMPY", (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 
+class WrongBands(InputError):
+    """A picture of another number of bands than asked for."""
+
+
+class ColourLabel(InputError):
+    """A label of colours that no palette, or not this one, turns into class numbers."""
+
+
 def read_image(path: PathLike, channels: int = 3) -> np.ndarray:
     """[H, W, channels] (RGB, RGBA, gray, or the bands of a TIFF or NPY), EXIF orientation applied.
 
@@ -291,7 +299,7 @@ def _fit_channels(array: np.ndarray, channels: int, name: str) -> np.ndarray:
 
 
 def _wrong_bands(found: int, channels: int, name: str) -> InputError:
-    return InputError(
+    return WrongBands(
         f"{name}: wrong number of bands (got {found}, expected img_channels: {channels}). Set img_channels: "
         f"{found} in the data set and in_channels in the model, or convert the image."
     )
@@ -328,7 +336,7 @@ def _colours_to_indices(array: np.ndarray, palette: np.ndarray | None, name: str
     if palette is None:
         if np.array_equal(red, green) and np.array_equal(red, blue):
             return red
-        raise InputError(
+        raise ColourLabel(
             f"{name}: a colour label (RGB with different channels; expected class numbers). Give the colour of every "
             "class as `palette: [[r, g, b], ...]` in the data set, or convert it to a palette or gray PNG."
         )
@@ -339,7 +347,7 @@ def _colours_to_indices(array: np.ndarray, palette: np.ndarray | None, name: str
         return red  # class numbers saved as RGB
     if strange.size:
         listed = ", ".join(str([int(c) >> 16, int(c) >> 8 & 255, int(c) & 255]) for c in strange[:5])
-        raise InputError(
+        raise ColourLabel(
             f"{name}: {strange.size} colours of the label are not in the palette of {len(palette)} (got {listed}"
             f"{', ...' if strange.size > 5 else ''}). Add them to `palette`, or mend the label (a JPEG or a resized "
             "label has mixed colours)."

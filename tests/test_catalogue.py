@@ -10,6 +10,7 @@ import ast
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
+ERRORS = ("InputError", "ListError", "WrongBands", "ColourLabel")
 CATALOGUE = Path(__file__).with_name("messages.txt")
 
 
@@ -32,7 +33,7 @@ def catalogue() -> str:
     for path in sorted((ROOT / "segkit").rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             name = getattr(node, "func", None)
-            if getattr(name, "id", "") == "InputError" or getattr(name, "attr", "") == "say":  # say: the config's check
+            if getattr(name, "id", "") in ERRORS or getattr(name, "attr", "") == "say":  # say: the config's check
                 text = " / ".join(texts(node)).replace("\n", "\\n")
                 lines.append(f"{path.relative_to(ROOT).as_posix()}: {text}")
     return "\n".join(sorted(lines)) + "\n"

@@ -219,7 +219,7 @@ class Dataset:
         image, missing = fill_missing(read_image(image_path, self.img_channels), self.nodata)
         sample: Sample = {"image": image, "path": image_path, "geometry": []}
         if label_path is not None:
-            label = remap(self.read_label(index), self.label_map, self.reduce_zero_label, self.ignore_index)
+            label = self.mapped_label(index)
             if self.use_multilabel:
                 sample["label"] = self._planes(image, label, self.files[index])
             else:
@@ -233,6 +233,10 @@ class Dataset:
     def read_label(self, index: int) -> np.ndarray:
         """The label map of sample `index` as it lies on disk, [H, W]; subclasses map other ids here."""
         return read_label(self.files[index][1], self._label_palette)
+
+    def mapped_label(self, index: int) -> np.ndarray:
+        """`read_label` with `label_map` and `reduce_zero_label` applied; its values are not checked."""
+        return remap(self.read_label(index), self.label_map, self.reduce_zero_label, self.ignore_index)
 
     def get(self, index: int, rng: np.random.Generator) -> Sample:
         """Sample `index`, transformed: image and label in training, else the image alone, its label as on disk."""

@@ -8,6 +8,7 @@ import numpy as np
 
 from segkit._cv2 import cv2
 from segkit.errors import InputError
+from segkit.palette import voc_palette
 
 
 def check_map(label_map: Any, num_classes: int, ignore_index: int) -> dict[int, int]:
@@ -69,6 +70,11 @@ def likely_reason(values: list[int], num_classes: int, ignore_index: int) -> str
             "The mask is 0/255, black and white: set `label_map: {255: 1}` on the data set, so that the foreground "
             "is class 1, or divide the masks by 255."
         )
+    if len(classes) > 1 and set(classes) <= _gray_of_palette(max(num_classes, 2)):
+        return (
+            "These are the gray values of palette colours: a palette PNG was opened as gray somewhere, and its class "
+            "numbers are lost. Take the palette PNGs themselves, whose indices are the classes."
+        )
     if len(classes) > max(32, 2 * num_classes):
         return (
             "So many values look like a mask saved as JPEG, resized with interpolation, or a photo: "
@@ -84,6 +90,13 @@ def likely_reason(values: list[int], num_classes: int, ignore_index: int) -> str
         return f"The ids are stretched to gray levels {steps.pop()} apart, for the eye: divide them by that."
     top = classes[-1] + 1
     return f"Either the mask is wrong or `num_classes` is: {top} would admit these values."
+
+
+def _gray_of_palette(count: int) -> set[int]:
+    """Luminances (ITU-R 601, as Pillow and OpenCV round them) of the first VOC colours."""
+    red, green, blue = voc_palette(count).astype(np.int64).T
+    exact = red * 0.299 + green * 0.587 + blue * 0.114
+    return {0, *np.floor(exact).astype(int).tolist(), *np.ceil(exact).astype(int).tolist()}
 
 
 def check_size(image: np.ndarray, label: np.ndarray, image_path: str, label_path: str, planes: int = 1) -> None:

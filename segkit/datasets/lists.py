@@ -13,6 +13,14 @@ Pair = tuple[str, Optional[str]]
 SEPARATORS = ("\t", "|", ",")
 
 
+class ListError(InputError):
+    """Lines of a list that cannot be used: `problems`, a text each, and `pairs`, what the other lines say."""
+
+    def __init__(self, text: str, problems: list[str], pairs: list[Pair]):
+        super().__init__(text)
+        self.problems, self.pairs = problems, pairs
+
+
 def read_text(path: str | os.PathLike, what: str) -> str:
     """The text of a small user file, without a byte-order mark. `what` names its role in an error."""
     try:
@@ -42,9 +50,9 @@ def read_list(path: str, root: str, separator: str | None = None, labels_optiona
             continue
         pairs.append((os.path.join(root, image), label and os.path.join(root, label)))
     if len(problems) == 1:
-        raise InputError(problems[0])
+        raise ListError(problems[0], problems, pairs)
     if problems:
-        raise InputError(list_problems(f"{path}: {len(problems)} lines cannot be used:", problems))
+        raise ListError(list_problems(f"{path}: {len(problems)} lines cannot be used:", problems), problems, pairs)
     if not pairs:
         raise InputError(f"{path}: the list has no samples (expected lines of `image label`). Fill it.")
     return pairs

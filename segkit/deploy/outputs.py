@@ -44,7 +44,7 @@ def write_array(path: Path, array: np.ndarray) -> None:
 
 def draw_overlay(image: np.ndarray, mask: np.ndarray, palette: np.ndarray) -> np.ndarray:
     """The photo [H, W, C] under the colours of its mask, uint8 [H, W, 3]; planes are drawn one over another."""
-    picture = _as_rgb(image)
+    picture = as_rgb(image)
     if mask.ndim == 2:
         return io.overlay(picture, mask, palette)
     for number, plane in enumerate(mask):
@@ -53,14 +53,16 @@ def draw_overlay(image: np.ndarray, mask: np.ndarray, palette: np.ndarray) -> np
     return picture
 
 
-def _as_rgb(image: np.ndarray) -> np.ndarray:
-    """The first three channels, or the only one thrice, as uint8; other types are stretched from their 1st to
-    their 99th percentile."""
+def as_rgb(image: np.ndarray) -> np.ndarray:
+    """uint8 [H, W, 3] of an image [H, W, C]: its first three bands, or the only one thrice; numbers of other types
+    are stretched from their 1st to their 99th percentile (a few glaring pixels must not make the rest black)."""
     picture = image[:, :, :3] if image.shape[2] >= 3 else np.repeat(image[:, :, :1], 3, axis=2)
     if picture.dtype == np.uint8:
         return np.ascontiguousarray(picture)
-    low, high = np.percentile(picture, (1, 99))  # a few glaring pixels must not make the rest black
-    return (np.clip((picture.astype(np.float32) - low) / max(high - low, 1e-6), 0, 1) * 255).astype(np.uint8)
+    good = picture[np.isfinite(picture)]
+    low, high = np.percentile(good, (1, 99)) if good.size else (0.0, 1.0)
+    scaled = (np.nan_to_num(picture.astype(np.float32)) - low) / max(high - low, 1e-6)
+    return (np.clip(scaled, 0, 1) * 255).astype(np.uint8)
 
 
 def _file_name(label: str) -> str:

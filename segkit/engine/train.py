@@ -15,6 +15,7 @@ import paddle
 
 from segkit import build, optim
 from segkit.config import Config
+from segkit.data.check import quick_check
 from segkit.dist import is_main, rank, world_size
 from segkit.engine import accelerate, checkpoint, settings
 from segkit.engine.checkpoint import Checkpointer, Progress, TrainState
@@ -100,6 +101,8 @@ def prepare(cfg: Config, options: TrainOptions) -> Run:
     settings.check_best_metric(options.best_metric, info.class_names)
     dataset = build.build_dataset(cfg, "train", use_multilabel=options.use_multilabel)
     validator = Validator(cfg, options) if options.do_eval else None
+    if is_main():
+        quick_check(train=dataset, val=validator and validator.dataset)
     seed_everything(options.seed)
     model = build.build_model(cfg)
     if resume is None:

@@ -1,0 +1,11 @@
+"""`segkit data preview` without installing segkit."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from segkit.cli.main import main
+
+if __name__ == "__main__":
+    sys.exit(main(["data", "preview", *sys.argv[1:]]))
