@@ -22,6 +22,8 @@ class BackboneModel(nn.Layer):
 
     default_backbone = "ResNet50_vd"
     map_count: int | None = None
+    align_mode = 0
+    """1: scores are raised from the pixels' corners instead of their centres, as some published weights expect."""
 
     def __init__(
         self,
@@ -45,8 +47,13 @@ class BackboneModel(nn.Layer):
         found = self.backbone(x)
         return [found[index] for index in self.backbone_indices]
 
+    def answers(self, maps: list[Tensor]) -> list[Tensor]:
+        """Maps -> scores of any size, the main ones first: the head's, unless a subclass has more than a head."""
+        return self.head(maps)
+
     def forward(self, x: Tensor) -> list[Tensor]:
-        return [resize_to(score, x, align_corners=self.align_corners) for score in self.head(self.maps(x))]
+        how = {"align_corners": self.align_corners, "align_mode": self.align_mode}
+        return [resize_to(score, x, **how) for score in self.answers(self.maps(x))]
 
 
 def _checked(indices: Sequence[int], available: int, wanted: int | None) -> list[int]:

@@ -151,9 +151,29 @@ def rounded_channels(width: float, divisor: int = 8) -> int:
     return found + divisor if found < 0.9 * width else found
 
 
+class DroppedConv(nn.Sequential):
+    """Whole channels dropped (one in ten), then a 1x1 convolution to scores. [N, in, h, w] -> [N, out, h, w]."""
+
+    def __init__(self, in_channels: int, out_channels: int):
+        super().__init__(nn.Dropout2D(0.1), nn.Conv2D(in_channels, out_channels, 1))
+
+
+class SpatialAuxHead(nn.Sequential):
+    """`AuxHead` that drops whole channels, under other names."""
+
+    def __init__(self, in_channels: int, hidden_channels: int, out_channels: int, bias: bool = True):
+        super().__init__(
+            ConvBNReLU(in_channels, hidden_channels, 3, bias=bias),
+            nn.Dropout2D(0.1),
+            nn.Conv2D(hidden_channels, out_channels, 1),
+        )
+
+
 @paddle.jit.not_to_static
-def resize_to(x: Tensor, like: Tensor, mode: str = "bilinear", align_corners: bool = False) -> Tensor:
-    """`x` [N, C, h, w] at the height and width of `like` [N, *, H, W].
+def resize_to(
+    x: Tensor, like: Tensor, mode: str = "bilinear", align_corners: bool = False, align_mode: int = 0
+) -> Tensor:
+    """`x` [N, C, h, w] at the height and width of `like` [N, *, H, W]. `align_mode` 1 reads pixels at their corners.
 
     Where the sizes are known, a map that fits already is left alone; in an exported graph they are read from
     `like` at run time, so that one graph takes every size.
@@ -163,7 +183,22 @@ def resize_to(x: Tensor, like: Tensor, mode: str = "bilinear", align_corners: bo
         size = paddle.shape(like)[2:]
     elif now == size:
         return x
-    return F.interpolate(x, size=size, mode=mode, align_corners=align_corners)
+    return F.interpolate(x, size=size, mode=mode, align_corners=align_corners, align_mode=align_mode)
+
+
+@paddle.jit.not_to_static
+def sides(x: Tensor) -> tuple:
+    """Height and width of [N, C, H, W]: numbers where they are known, in an exported graph what is read at run time."""
+    height, width = x.shape[2:]
+    if min(height, width) < 0:
+        shape = paddle.shape(x)
+        return shape[2], shape[3]
+    return height, width
+
+
+def to_map(x: Tensor, like: Tensor) -> Tensor:
+    """Pixels in a row [N, C, h w] -> [N, C, h, w], the height and width those of `like` [N, *, h, w]."""
+    return x.reshape([0, 0, *sides(like)])
 
 
 @paddle.jit.not_to_static
@@ -222,3 +257,11 @@ def without_weight_decay(model: nn.Layer) -> None:
     for layer in model.sublayers():
         if isinstance(layer, nn.BatchNorm2D):
             layer.weight.regularizer = layer.bias.regularizer = paddle.regularizer.L2Decay(0.0)
+
+
+def normal_weights(model: nn.Layer, std: float) -> None:
+    """Draw every convolution's weight anew from N(0, std^2)."""
+    draw = nn.initializer.Normal(std=std)
+    for layer in model.sublayers():
+        if isinstance(layer, nn.Conv2D):
+            draw(layer.weight)

@@ -69,3 +69,24 @@ class PyramidPooling(nn.Layer):
     def forward(self, x: Tensor) -> Tensor:
         pooled = [resize_to(stage(x), x, align_corners=self.align_corners) for stage in self.stages]
         return self.conv_bn_relu2(paddle.concat([x, *pooled[::-1]], axis=1))
+
+
+class JointUpsampling(nn.Layer):
+    """Joint pyramid upsampling: three maps [N, widths[i], h, w], the finest first, raised to the finest's size and
+    looked at with four dilations -> [N, 4 width, h, w] (Wu et al., "FastFCN", https://arxiv.org/abs/1903.11816)."""
+
+    def __init__(self, widths: Sequence[int], width: int):
+        super().__init__()
+        self.conv5 = ConvBNReLU(widths[2], width, 3, bias=False)
+        self.conv4 = ConvBNReLU(widths[1], width, 3, bias=False)
+        self.conv3 = ConvBNReLU(widths[0], width, 3, bias=False)
+        self.rates = (1, 2, 4, 8)
+        for index, rate in enumerate(self.rates, start=1):
+            conv = SeparableConvBNReLU(3 * width, width, 3, padding=rate, dilation=rate, bias=False)
+            self.add_sublayer(f"dilation{index}", conv)
+
+    def forward(self, maps: Sequence[Tensor]) -> Tensor:
+        finest, middle, coarsest = self.conv3(maps[0]), self.conv4(maps[1]), self.conv5(maps[2])
+        raised = [resize_to(x, finest, align_corners=True) for x in (coarsest, middle, finest)]
+        x = paddle.concat(raised, axis=1)
+        return paddle.concat([getattr(self, f"dilation{i + 1}")(x) for i in range(len(self.rates))], axis=1)

@@ -219,7 +219,9 @@ def test_training_outputs(case):
     assert _shapes(outputs) == expected["shapes"]
 
 
-def _shapes(outputs: object) -> list:
+def _shapes(outputs: object) -> object:
     if isinstance(outputs, paddle.Tensor):
         return list(outputs.shape)
+    if isinstance(outputs, dict):
+        return {key: _shapes(output) for key, output in outputs.items()}
     return [_shapes(output) for output in outputs]
