@@ -9,11 +9,13 @@ from dataclasses import dataclass
 from typing import Any, Callable, Iterator
 
 import paddle
+from paddle.nn.functional import common as paddle_common
 from paddle.nn.functional import conv as paddle_conv
 
 from segkit.engine.onednn import selfcheck
 from segkit.engine.onednn.functional import Fallback, convolve, fell_back
 from segkit.engine.onednn.library import Library, Unavailable, load
+from segkit.engine.onednn.resampling import interpolate
 from segkit.errors import InputError
 from segkit.log import logger
 
@@ -29,7 +31,7 @@ class _Mode:
 _modes: list[_Mode] = []  # the last one holds
 _lock = threading.RLock()
 _said: set[str] = set()
-_originals: dict[str, Any] = {}
+_originals: list[tuple[Any, str, Any]] = []
 
 
 @contextmanager
@@ -100,9 +102,14 @@ def _opened(mode: _Mode) -> Iterator[None]:
     """`mode` holds inside; the hooks are in Paddle as long as any context is open."""
     with _lock:
         if not _modes:
-            _originals.update(_conv_nd=paddle_conv._conv_nd, _C_ops=paddle_conv._C_ops)
-            paddle_conv._conv_nd = _layer_hook(paddle_conv._conv_nd)
-            paddle_conv._C_ops = _Operators(paddle_conv._C_ops)
+            for module, name, hook in (
+                (paddle_conv, "_conv_nd", _layer_hook),
+                (paddle_conv, "_C_ops", _convolution_operators),
+                (paddle_common, "_C_ops", _interpolation_operators),
+            ):
+                original = getattr(module, name)
+                _originals.append((module, name, original))
+                setattr(module, name, hook(original))
         _modes.append(mode)
     try:
         yield
@@ -110,20 +117,23 @@ def _opened(mode: _Mode) -> Iterator[None]:
         with _lock:
             _modes.remove(mode)
             if not _modes:
-                for name, value in _originals.items():
-                    setattr(paddle_conv, name, value)
+                for module, name, value in _originals:
+                    setattr(module, name, value)
                 _originals.clear()
 
 
-def _try(transposed: bool, x: Any, weight: Any, bias: Any, arguments: dict[str, Any]) -> Any:
-    """The result, or None outside of the context, in a graph that is being recorded and on a GPU.
-
-    Raises `Fallback`.
-    """
+def _mode_for(x: Any) -> _Mode | None:
+    """None where Paddle's own kernel is to be used: outside of the context, in a graph that is being recorded."""
     modes = _modes[-1:]
     if not modes or modes[0].library is None or not paddle.in_dynamic_mode() or not isinstance(x, paddle.Tensor):
         return None
-    return convolve(modes[0].library, modes[0].bf16, transposed, x, weight, bias, arguments)
+    return modes[0]
+
+
+def _try(transposed: bool, x: Any, weight: Any, bias: Any, arguments: dict[str, Any]) -> Any:
+    """The result, or None where there is nothing to do. Raises `Fallback`."""
+    mode = _mode_for(x)
+    return None if mode is None else convolve(mode.library, mode.bf16, transposed, x, weight, bias, arguments)
 
 
 def _layer_hook(original: Callable[..., Any]) -> Callable[..., Any]:
@@ -152,21 +162,48 @@ def _layer_hook(original: Callable[..., Any]) -> Callable[..., Any]:
 
 
 class _Operators:
-    """Stands in for paddle._C_ops inside paddle.nn.functional.conv: every functional convolution ends there."""
+    """Stands in for paddle._C_ops inside one of Paddle's modules: there every functional form ends."""
 
-    def __init__(self, original: Any):
+    def __init__(self, original: Any, hooks: dict[str, Callable[[Any], Any]]):
         self._original = original
-        for name, transposed in (
-            ("conv2d", False),
-            ("depthwise_conv2d", False),
-            ("conv2d_transpose", True),
-            ("depthwise_conv2d_transpose", True),
-        ):
+        for name, hook in hooks.items():
             if hasattr(original, name):
-                setattr(self, name, _operator_hook(getattr(original, name), transposed, name.startswith("depthwise")))
+                setattr(self, name, hook(getattr(original, name)))
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._original, name)
+
+
+def _convolution_operators(original: Any) -> _Operators:
+    return _Operators(
+        original,
+        {
+            prefix + "conv2d" + suffix: functools.partial(
+                _operator_hook, transposed=bool(suffix), depthwise=bool(prefix)
+            )
+            for prefix in ("", "depthwise_")
+            for suffix in ("", "_transpose")
+        },
+    )
+
+
+def _interpolation_operators(original: Any) -> _Operators:
+    return _Operators(original, {"bilinear_interp": _bilinear_hook})
+
+
+def _bilinear_hook(original: Callable[..., Any]) -> Callable[..., Any]:
+    def operator(x: Any, *args: Any) -> Any:
+        mode = _mode_for(x)
+        if mode is not None and len(args) == 11:
+            try:
+                result = interpolate(mode.library, x, args)
+                if result is not None:
+                    return result
+            except Fallback as reason:
+                fell_back(str(reason), x)
+        return original(x, *args)
+
+    return operator
 
 
 def _operator_hook(original: Callable[..., Any], transposed: bool, depthwise: bool) -> Callable[..., Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import Any, Sequence
+from typing import Any, Callable, Hashable, Sequence
 
 import paddle
 from paddle.autograd import PyLayer
@@ -18,7 +18,7 @@ ONEDNN = "oneDNN"
 
 counts: Counter[str] = Counter()  # ONEDNN, and every reason for which Paddle's kernel was used
 _cache = Cache(CACHE_LIMIT)
-_refused: dict[Geometry, str] = {}
+_refused: dict[Hashable, str] = {}
 
 
 class Fallback(Exception):
@@ -70,19 +70,12 @@ def convolve(
 
     Raises `Fallback` where it is not for oneDNN.
     """
-    _check_tensors(x, weight, bias, arguments["data_format"])
+    check_tensors((x, weight, bias), arguments["data_format"])
     geometry = _geometry(x, weight, bias is not None, transposed, bf16, arguments)
-    if geometry in _refused:
-        raise Fallback(_refused[geometry])
     graph = paddle.is_grad_enabled()
     trained = [graph and t is not None and not t.stop_gradient for t in (x, weight, bias)]
-    try:
-        with library.session():
-            convolution = _cache.get(geometry, lambda: Convolution(library, geometry))
-            convolution.prepare_backward(trained[0], trained[1] or trained[2])
-    except OneDNNError as error:
-        _refused[geometry] = str(error)
-        raise Fallback(str(error)) from error
+    prepare = lambda c: c.prepare_backward(trained[0], trained[1] or trained[2])  # noqa: E731
+    convolution = cached(library, geometry, lambda: Convolution(library, geometry), prepare)
     tensors = [t if t is None or t.is_contiguous() else t.contiguous() for t in (x, weight, bias)]
     counts[ONEDNN] += 1
     if any(trained):
@@ -91,34 +84,49 @@ def convolve(
         return convolution.forward(*(_address(t) for t in tensors))[0]
 
 
-def fell_back(reason: str, x: Any, weight: Any) -> None:
-    """Count a convolution that Paddle's kernel computes, and say so the first time for each reason."""
+def cached(
+    library: Library, key: Hashable, make: Callable[[], Any], prepare: Callable[[Any], None] | None = None
+) -> Any:
+    """The value of `key`, made and prepared where it is not. What oneDNN refused once is a `Fallback` from then on."""
+    if key in _refused:
+        raise Fallback(_refused[key])
+    try:
+        with library.session():
+            value = _cache.get(key, make)
+            if prepare is not None:
+                prepare(value)
+    except OneDNNError as error:
+        _refused[key] = str(error)
+        raise Fallback(str(error)) from error
+    return value
+
+
+def fell_back(reason: str, *tensors: Any) -> None:
+    """Count what Paddle's kernel computes, and say so the first time for each reason. `tensors`: input, weights."""
     counts[reason] += 1
     if counts[reason] == 1:
-        logger.info(
-            "convolutions: Paddle's kernel for input %s, weights %s: %s (later ones are only counted)",
-            list(x.shape),
-            list(weight.shape),
-            reason,
-        )
+        shapes = ", ".join(f"{name} {list(t.shape)}" for name, t in zip(("input", "weights"), tensors))
+        logger.info("convolutions: Paddle's kernel for %s: %s (later ones are only counted)", shapes, reason)
 
 
-def _check_tensors(x: Any, weight: Any, bias: Any, data_format: str) -> None:
+def check_tensors(tensors: Sequence[Any], data_format: str, what: str = "") -> None:
+    """`Fallback`, its message after `what`, unless these (None left out) are NCHW float32 tensors on the CPU, the
+    first two of four dimensions."""
     if data_format not in ("NCHW", "AnyLayout"):
-        raise Fallback(f"data format {data_format}")
-    for tensor in (x, weight, bias):
+        raise Fallback(f"{what}data format {data_format}")
+    for tensor in tensors:
         if tensor is None:
             continue
         if tensor.dtype != paddle.float32:
-            raise Fallback(f"data type {str(tensor.dtype).rpartition('.')[2]}")
+            raise Fallback(f"{what}data type {str(tensor.dtype).rpartition('.')[2]}")
         if not tensor.place.is_cpu_place():
-            raise Fallback(f"tensor on {tensor.place}")
+            raise Fallback(f"{what}tensor on {tensor.place}")
         if tensor.is_dist():
-            raise Fallback("tensor divided among devices")
-    if x.ndim != 4 or weight.ndim != 4:
-        raise Fallback(f"{x.ndim} dimensions")
-    if 0 in x.shape or 0 in weight.shape:
-        raise Fallback("empty tensor")
+            raise Fallback(f"{what}tensor divided among devices")
+    if any(t.ndim != 4 for t in tensors[:2]):
+        raise Fallback(f"{what}{tensors[0].ndim} dimensions")
+    if any(0 in t.shape for t in tensors[:2]):
+        raise Fallback(f"{what}empty tensor")
 
 
 def _geometry(x: Any, weight: Any, bias: bool, transposed: bool, bf16: bool, arguments: dict[str, Any]) -> Geometry:

@@ -35,11 +35,12 @@ class Descriptor:
         dtype: int,
         strides: Sequence[int] | None = None,
         free: bool = False,
+        tag: int | None = None,
     ) -> Descriptor:
-        """Row-major or with `strides` in elements; `free`: oneDNN chooses the layout."""
+        """Row-major, with `strides` in elements or as `tag` says; `free`: oneDNN chooses the layout."""
         pointer = c_void_p()
         if strides is None:
-            tag = ANY if free else PLAIN[len(shape)]
+            tag = ANY if free else tag or PLAIN[len(shape)]
             status = library.c.dnnl_memory_desc_create_with_tag(byref(pointer), len(shape), dims(shape), dtype, tag)
         else:
             status = library.c.dnnl_memory_desc_create_with_strides(
@@ -148,6 +149,14 @@ class Reorder:
             return source
         self.into(source, scratch.data_ptr())
         return scratch.data_ptr()
+
+
+def created(library: Library, name: str, *arguments: Any) -> c_void_p:
+    """A primitive descriptor by the library's function `name`; `arguments` stand between engine and attributes."""
+    pointer = c_void_p()
+    status = getattr(library.c, name)(byref(pointer), library.engine, *arguments, library.attributes)
+    library.check(status, name[len("dnnl_") : -len("_primitive_desc_create")])
+    return pointer
 
 
 def buffer(size: int) -> paddle.Tensor:

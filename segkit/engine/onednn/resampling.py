@@ -1,0 +1,123 @@
+"""Bilinear interpolation of Paddle tensors through oneDNN, with its gradient."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import paddle
+from paddle.autograd import PyLayer
+
+from segkit.engine.onednn.functional import Fallback, cached, check_tensors, counts
+from segkit.engine.onednn.library import (
+    BLOCKED,
+    DIFF_DST,
+    DIFF_SRC,
+    DST,
+    F32,
+    FORWARD_TRAINING,
+    RESAMPLING_LINEAR,
+    SRC,
+    Library,
+)
+from segkit.engine.onednn.primitives import Descriptor, Primitive, Reorder, buffer, created
+
+BILINEAR = "oneDNN, bilinear"
+LEAST = 1 << 15  # elements of the larger map; below, the calls cost what the kernel saves
+BLOCK = 16  # channels side by side in oneDNN's layout
+
+
+class Resampling:
+    """The primitives of one pair of shapes. Methods run inside `library.session()`, on contiguous float32 tensors.
+
+    From 8 channels on the maps are put into blocks of 16 channels for it: that is where oneDNN's kernel has vectors,
+    and with both reorders it takes a quarter of Paddle's time. Fewer channels would be padded too much.
+    """
+
+    def __init__(self, library: Library, x: tuple[int, ...], y: tuple[int, ...]):
+        self._shapes = list(x), list(y)
+        outer = [Descriptor.of(library, shape, F32) for shape in (x, y)]
+        tag = BLOCKED if x[1] >= BLOCK // 2 else None
+        inner = [Descriptor.of(library, shape, F32, tag=tag) for shape in (x, y)]
+        pointers = [d.pointer for d in inner]
+        head = (RESAMPLING_LINEAR, None, *pointers)
+        name = "dnnl_resampling_forward_primitive_desc_create"
+        self._forward = Primitive(library, created(library, name, FORWARD_TRAINING, *head))
+        self._forward.finish([(SRC, inner[0]), (DST, inner[1])])
+        name = "dnnl_resampling_backward_primitive_desc_create"
+        self._backward = Primitive(library, created(library, name, *head, self._forward.descriptor))
+        self._backward.finish([(DIFF_SRC, inner[0]), (DIFF_DST, inner[1])])
+        self._into = [Reorder(library, a, b) for a, b in zip(outer, inner)]
+        self._out = [Reorder(library, b, a) for a, b in zip(outer, inner)]
+        self._sizes = [d.size for d in inner]
+
+    def forward(self, x: int) -> paddle.Tensor:
+        """The map of the other size."""
+        source, result, target = self._tensors(0, 1)
+        address = self._into[0](x, source)
+        self._forward.run(address, target.data_ptr())
+        return self._finish(1, target, result)
+
+    def backward(self, gradient: int) -> paddle.Tensor:
+        """The gradient of the input."""
+        source, result, target = self._tensors(1, 0)
+        address = self._into[1](gradient, source)
+        self._backward.run(target.data_ptr(), address)
+        return self._finish(0, target, result)
+
+    def _tensors(self, before: int, after: int) -> tuple[Any, paddle.Tensor, paddle.Tensor]:
+        result = paddle.empty(self._shapes[after], dtype="float32")
+        target = buffer(self._sizes[after]) if self._out[after].needed else result
+        return self._into[before].scratch(), result, target
+
+    def _finish(self, after: int, target: paddle.Tensor, result: paddle.Tensor) -> paddle.Tensor:
+        if self._out[after].needed:
+            self._out[after].into(target.data_ptr(), result.data_ptr())
+        return result
+
+
+class _Function(PyLayer):
+    """An interpolation in Paddle's graph."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Any, library: Library, resampling: Resampling) -> paddle.Tensor:
+        ctx.library, ctx.resampling = library, resampling
+        with library.session():
+            return resampling.forward(x.data_ptr())
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Any) -> paddle.Tensor:
+        gradient = gradient if gradient.is_contiguous() else gradient.contiguous()
+        with ctx.library.session():
+            return ctx.resampling.backward(gradient.data_ptr())
+
+
+def interpolate(library: Library, x: Any, arguments: tuple[Any, ...]) -> Any:
+    """`bilinear_interp` with Paddle's own `arguments` after x, None where it is too small to be worth it.
+
+    Raises `Fallback` where it is not for oneDNN.
+    """
+    *tensors, data_format, _, height, width, scale, _, align_corners, align_mode = arguments
+    if any(t is not None for t in tensors):
+        raise Fallback("bilinear interpolation: size as a tensor")
+    if align_corners or align_mode != 0:
+        raise Fallback("bilinear interpolation: corners aligned" if align_corners else "bilinear interpolation: mode 1")
+    check_tensors((x,), data_format, "bilinear interpolation: ")
+    size = x.shape[2:]
+    if scale:
+        exact = [n * s for n, s in zip(size, scale)]
+        height, width = (math.floor(n) for n in exact)
+        if exact != [height, width]:  # Paddle then takes 1 / scale for the step, oneDNN the ratio of the sizes
+            raise Fallback("bilinear interpolation: a scale that the size is no multiple of")
+    if min(height, width) < 1:
+        raise Fallback("bilinear interpolation: no size")
+    shapes = tuple(x.shape), (*x.shape[:2], height, width)
+    if max(math.prod(shape) for shape in shapes) < LEAST:
+        return None
+    resampling = cached(library, ("bilinear", *shapes), lambda: Resampling(library, *shapes))
+    x = x if x.is_contiguous() else x.contiguous()
+    counts[BILINEAR] += 1
+    if paddle.is_grad_enabled() and not x.stop_gradient:
+        return _Function.apply(x, library, resampling)
+    with library.session():
+        return resampling.forward(x.data_ptr())
