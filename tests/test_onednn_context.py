@@ -13,7 +13,9 @@ import numpy as np
 import paddle
 import paddle.nn.functional as F
 import pytest
+from paddle.nn.functional import common as paddle_common
 from paddle.nn.functional import conv as paddle_conv
+from paddle.nn.functional import loss as paddle_loss
 
 from segkit.engine import onednn
 from segkit.engine.onednn import context, convolution, functional, library
@@ -35,9 +37,10 @@ def bf16(enabled: bool = True) -> Any:
 @pytest.fixture(autouse=True)
 def untouched() -> Any:
     """No test leaves a hook in Paddle."""
-    before = (paddle_conv._conv_nd, paddle_conv._C_ops)
+    hooked = lambda: [paddle_conv._conv_nd, *(m._C_ops for m in (paddle_conv, paddle_common, paddle_loss))]  # noqa: E731
+    before = hooked()
     yield
-    assert (paddle_conv._conv_nd, paddle_conv._C_ops) == before
+    assert hooked() == before
 
 
 @pytest.fixture

@@ -11,8 +11,10 @@ from typing import Any, Callable, Iterator
 import paddle
 from paddle.nn.functional import common as paddle_common
 from paddle.nn.functional import conv as paddle_conv
+from paddle.nn.functional import loss as paddle_loss
 
 from segkit.engine.onednn import selfcheck
+from segkit.engine.onednn.cross_entropy import cross_entropy
 from segkit.engine.onednn.functional import Fallback, convolve, fell_back
 from segkit.engine.onednn.library import Library, Unavailable, load
 from segkit.engine.onednn.resampling import interpolate
@@ -106,6 +108,7 @@ def _opened(mode: _Mode) -> Iterator[None]:
                 (paddle_conv, "_conv_nd", _layer_hook),
                 (paddle_conv, "_C_ops", _convolution_operators),
                 (paddle_common, "_C_ops", _interpolation_operators),
+                (paddle_loss, "_C_ops", _loss_operators),
             ):
                 original = getattr(module, name)
                 _originals.append((module, name, original))
@@ -188,20 +191,27 @@ def _convolution_operators(original: Any) -> _Operators:
 
 
 def _interpolation_operators(original: Any) -> _Operators:
-    return _Operators(original, {"bilinear_interp": _bilinear_hook})
+    return _Operators(original, {"bilinear_interp": functools.partial(_tensor_hook, kernel=interpolate, tensors=1)})
 
 
-def _bilinear_hook(original: Callable[..., Any]) -> Callable[..., Any]:
-    def operator(x: Any, *args: Any) -> Any:
-        mode = _mode_for(x)
-        if mode is not None and len(args) == 11:
+def _loss_operators(original: Any) -> _Operators:
+    hook = functools.partial(_tensor_hook, kernel=cross_entropy, tensors=2)
+    return _Operators(original, {"cross_entropy_with_softmax": hook})
+
+
+def _tensor_hook(original: Callable[..., Any], kernel: Callable[..., Any], tensors: int) -> Callable[..., Any]:
+    """`kernel` takes the library, the first `tensors` arguments and a tuple of the others; None: Paddle's own."""
+
+    def operator(*args: Any) -> Any:
+        mode = _mode_for(args[0])
+        if mode is not None:
             try:
-                result = interpolate(mode.library, x, args)
+                result = kernel(mode.library, *args[:tensors], args[tensors:])
                 if result is not None:
                     return result
             except Fallback as reason:
-                fell_back(str(reason), x)
-        return original(x, *args)
+                fell_back(str(reason), args[0])
+        return original(*args)
 
     return operator
 

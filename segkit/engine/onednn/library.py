@@ -26,7 +26,8 @@ BF16, F32 = 2, 3  # dnnl_data_type_t
 ANY, PLAIN = 1, {1: 2, 4: 5, 5: 6}  # dnnl_format_tag_t: free choice; a, abcd, abcde by number of dimensions
 BLOCKED = 78  # dnnl_format_tag_t: aBcd16b
 FORWARD_TRAINING = 64  # dnnl_prop_kind_t
-CONVOLUTION_DIRECT, DECONVOLUTION_DIRECT, RESAMPLING_LINEAR = 1, 10, 0x2FFF1  # dnnl_alg_kind_t
+CONVOLUTION_DIRECT, DECONVOLUTION_DIRECT = 1, 10  # dnnl_alg_kind_t
+RESAMPLING_LINEAR, LOG_SOFTMAX = 0x2FFF1, 0x30001
 SRC, DST, WEIGHTS, BIAS = 1, 17, 33, 41  # DNNL_ARG_*
 DIFF_SRC, DIFF_DST, DIFF_WEIGHTS, DIFF_BIAS = 129, 145, 161, 169
 QUERY_IMPLEMENTATION = 8  # dnnl_query_t
@@ -77,6 +78,10 @@ _SIGNATURES = {
     "dnnl_primitive_attr_create": (c_int, [c_void_p]),
     "dnnl_primitive_attr_set_scratchpad_mode": (c_int, [c_void_p, c_int]),
     "dnnl_reorder_primitive_desc_create": (c_int, [c_void_p] * 6),
+    "dnnl_softmax_forward_primitive_desc_create": (
+        c_int,
+        [c_void_p, c_void_p, c_int, c_int, c_void_p, c_void_p, c_int, c_void_p],
+    ),
     "dnnl_resampling_forward_primitive_desc_create": (c_int, [c_void_p, c_void_p, c_int, c_int, *[c_void_p] * 4]),
     "dnnl_resampling_backward_primitive_desc_create": (c_int, [c_void_p, c_void_p, c_int, *[c_void_p] * 5]),
 }

@@ -1,14 +1,15 @@
-"""Whether oneDNN gives Paddle's numbers here, tried on two small convolutions before it is used."""
+"""Whether oneDNN gives Paddle's numbers here, tried on small maps before it is used."""
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import numpy as np
 import paddle
 import paddle.nn.functional as F
 
-from segkit.engine.onednn.functional import ONEDNN, Fallback, convolve, counts
+from segkit.engine.onednn.functional import Fallback, convolve, counts
 from segkit.engine.onednn.library import Library, OneDNNError, Unavailable
 
 ARGUMENTS = {"stride": [2, 1], "padding": [1, 1], "algorithm": "EXPLICIT", "dilation": [1, 1], "groups": 2}
@@ -17,7 +18,7 @@ TOLERANCE = {False: 1e-4, True: 0.05}  # by bf16; of the largest value
 
 def agrees(library: Library, bf16: bool) -> None:
     """`Unavailable` where outputs or gradients differ from Paddle's."""
-    before = counts[ONEDNN]
+    before = counts.copy()
     for transposed in (False, True):
         numbers = np.random.default_rng(0)
         tensors = [numbers.standard_normal(s).astype("float32") for s in ((2, 8, 9, 7), (8, 4, 3, 3), (8,))]
@@ -32,12 +33,13 @@ def agrees(library: Library, bf16: bool) -> None:
             difference = float(np.abs(a - b).max() / np.abs(b).max())
             if not difference <= TOLERANCE[bf16]:
                 raise Unavailable(f"the {name} of a small convolution differs from Paddle's by {difference:.1e}")
-    counts[ONEDNN] = before
+    _restore(before)
 
 
 def reached() -> None:
-    """`Unavailable` unless Paddle's convolutions go through the hooks (its internals may change)."""
-    before = counts[ONEDNN]
+    """`Unavailable` unless Paddle's functions go through the hooks (its internals may change), and interpolation and
+    cross entropy give what numpy gives."""
+    before = counts.copy()
     x, weight = paddle.ones([1, 2, 4, 4]), paddle.ones([2, 2, 3, 3])
     with paddle.no_grad():
         F.conv2d(x, weight)
@@ -47,9 +49,26 @@ def reached() -> None:
             x, weight, bias=None, stride=[1, 1], padding=[0, 0], padding_algorithm="EXPLICIT", dilation=[1, 1],
             groups=1, data_format="NCHW", channel_dim=1, op_type="conv2d", use_cudnn=False,
         )  # fmt: skip
-    found, counts[ONEDNN] = counts[ONEDNN] - before, before
-    if found != 4:
-        raise Unavailable(f"Paddle {paddle.__version__} calls its convolutions in another way ({found} of 4 reached)")
+        ramp = paddle.arange(64, dtype="float32").expand([1, 16, 16, 64])
+        doubled = F.interpolate(ramp, scale_factor=2, mode="bilinear").numpy()
+        loss = F.cross_entropy(_scores(), paddle.zeros([1, 128, 128], "int64"), axis=1)
+    found = sum((counts - before).values())
+    _restore(before)
+    if found != 6:
+        raise Unavailable(f"Paddle {paddle.__version__} calls its functions in another way ({found} of 6 reached)")
+    wanted = np.clip((np.arange(128) + 0.5) / 2 - 0.5, 0, 63)
+    if np.abs(doubled - wanted).max() > 1e-4 * 63 or abs(float(loss) - np.log1p(np.e)) > 1e-4:
+        raise Unavailable("interpolation or cross entropy of a small map is wrong")
+
+
+def _scores() -> paddle.Tensor:
+    """Logits 0 and 1 of two classes: the cross entropy of the first is log(1 + e)."""
+    return paddle.arange(2, dtype="float32").reshape([1, 2, 1, 1]).expand([1, 2, 128, 128])
+
+
+def _restore(before: Counter[str]) -> None:
+    counts.clear()
+    counts.update(before)
 
 
 def _onednn(library: Library, bf16: bool, transposed: bool) -> Any:

@@ -1,0 +1,120 @@
+"""oneDNN's bilinear interpolation and cross entropy against Paddle's own: outputs, gradients, fall-backs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import paddle
+import paddle.nn.functional as F
+import pytest
+
+from segkit.engine import onednn
+from segkit.engine.onednn import cross_entropy, library, resampling
+from segkit.engine.onednn.library import Unavailable
+from tests.convolution_cases import distance, run
+
+try:
+    library.load()
+except Unavailable as reason:
+    pytest.skip(f"no oneDNN here: {reason}", allow_module_level=True)
+
+
+def both(compute: Any, name: str) -> list[list[np.ndarray]]:
+    """What Paddle's kernel gives, then oneDNN's, which must have been used once."""
+    expected = compute()
+    before = onednn.counts[name]
+    with onednn.convolutions():
+        got = compute()
+    assert onednn.counts[name] == before + 1
+    return [expected, got]
+
+
+@pytest.mark.parametrize("seed", range(24))
+def test_bilinear_equals_paddles(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resampling, "LEAST", 0)
+    rng = np.random.default_rng(seed)
+    channels = int(rng.choice([1, 2, 5, 7, 8, 16, 19, 24, 33, 64]))
+    shape = (int(rng.integers(1, 4)), channels, *(int(n) for n in rng.integers(1, 40, 2)))
+    options = {"size": [int(n) for n in rng.integers(1, 60, 2)]}
+    if seed % 3 == 0:
+        options = {"scale_factor": [2, 4][seed % 2]}
+    x = rng.standard_normal(shape).astype("float32")
+    expected, got = both(lambda: run(lambda t: F.interpolate(t, mode="bilinear", **options), [x]), resampling.BILINEAR)
+    assert max(distance(a, b) for a, b in zip(got, expected)) < 1e-4
+
+
+def test_bilinear_of_a_view_and_without_gradients() -> None:
+    x = np.random.default_rng(0).standard_normal((2, 30, 64, 16)).astype("float32")
+
+    def compute() -> list[np.ndarray]:
+        with paddle.no_grad():
+            return [F.interpolate(paddle.to_tensor(x).transpose([0, 3, 1, 2]), size=[60, 70], mode="bilinear").numpy()]
+
+    expected, got = both(compute, resampling.BILINEAR)
+    assert distance(got[0], expected[0]) < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"size": [64, 64], "align_corners": True}, "corners aligned"),
+        ({"size": [64, 64], "align_mode": 1}, "mode 1"),
+        ({"scale_factor": 1.7}, "a scale that the size is no multiple of"),
+    ],
+)
+def test_bilinear_that_paddle_computes(options: dict[str, Any], reason: str) -> None:
+    x = paddle.to_tensor(np.random.default_rng(0).standard_normal((2, 16, 40, 41)).astype("float32"))
+    expected = F.interpolate(x, mode="bilinear", **options).numpy()
+    name = f"bilinear interpolation: {reason}"
+    before = onednn.counts[name]
+    with onednn.convolutions():
+        got = F.interpolate(x, mode="bilinear", **options).numpy()
+    assert np.array_equal(got, expected)
+    assert onednn.counts[name] == before + 1
+
+
+@pytest.mark.parametrize("seed", range(16))
+@pytest.mark.parametrize("reduction", ["mean", "none"])
+def test_cross_entropy_equals_paddles(seed: int, reduction: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cross_entropy, "LEAST", 0)
+    rng = np.random.default_rng(seed)
+    n, channels, height, width = (int(v) for v in (rng.integers(1, 4), rng.integers(2, 30), *rng.integers(1, 50, 2)))
+    x = (rng.standard_normal((n, channels, height, width)) * rng.choice([1, 6])).astype("float32")
+    label = rng.integers(0, channels, (n, height, width))
+    label[rng.random(label.shape) < 0.3] = 255
+    label[0, 0, 0] = 1
+    target = paddle.to_tensor(label.astype(["int64", "int32"][seed % 2]))
+
+    def compute() -> list[np.ndarray]:
+        loss = lambda t: F.cross_entropy(t, target, ignore_index=255, reduction=reduction, axis=1)  # noqa: E731
+        return run(loss, [x])
+
+    expected, got = both(compute, cross_entropy.CROSS_ENTROPY)
+    assert [a.shape for a in got] == [a.shape for a in expected]
+    assert max(distance(a, b) for a, b in zip(got, expected)) < 1e-4
+
+
+def test_cross_entropy_of_a_hopeless_pixel() -> None:
+    x = np.zeros((1, 2, 200, 200), "float32")
+    x[:, 1] = 100
+    with onednn.convolutions():
+        loss = F.cross_entropy(paddle.to_tensor(x), paddle.zeros([1, 200, 200], "int64"), axis=1)
+    assert float(loss) == pytest.approx(100)  # Paddle's own kernel stops at 64
+
+
+def test_softmax_comes_with_the_cross_entropy() -> None:
+    x = paddle.to_tensor(np.random.default_rng(0).standard_normal((1, 5, 90, 90)).astype("float32"))
+    label = paddle.ones([1, 1, 90, 90], "int64")
+    with onednn.convolutions():
+        _, softmax = F.softmax_with_cross_entropy(x, label, axis=1, return_softmax=True)
+    assert np.allclose(softmax.numpy(), F.softmax(x, axis=1).numpy(), atol=1e-6)
+
+
+def test_labels_that_are_no_class_are_left_to_paddle() -> None:
+    x, label = paddle.zeros([1, 5, 90, 90]), paddle.full([1, 90, 90], 7, "int64")
+    name = "cross entropy: labels that are no class"
+    before = onednn.counts[name]
+    with onednn.convolutions(), pytest.raises(Exception, match=r"(?i)label|class"):
+        F.cross_entropy(x, label, axis=1)
+    assert onednn.counts[name] == before + 1
