@@ -61,6 +61,7 @@ STRIDES = {
     "MobileSeg_Tiny": [16],
     "PIDNet_Small": [8, 8, 8],
     "STDC1": [2, 4, 8, 16, 32],
+    "ShuffleNetV2_x0_25": [4, 8, 16, 32],
     "TopTransformer_Small": [8, 16, 32],
 }
 
