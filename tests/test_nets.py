@@ -51,6 +51,7 @@ def test_setr_heads_at_odd_sizes(head, outputs):
 
 
 STRIDES = {
+    "GhostNet_x0_5": [4, 8, 16, 32],
     "MixVisionTransformer_B0": [4, 8, 16, 32],
     "MobileNetV2_x0_25": [4, 8, 16, 32],
     "MobileNetV3_large_x0_35": [4, 8, 16, 32],
