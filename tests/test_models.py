@@ -21,6 +21,7 @@ from segkit.models.dmnet import DMNet
 from segkit.models.dovenet import DoveNet
 from segkit.models.gcnet import GCNet
 from segkit.models.hrnet_contrast import HRNetW48Contrast
+from segkit.models.knet import KNet
 from segkit.models.layers import same_padding
 from segkit.models.mscale_ocrnet import MscaleOCRNet
 from segkit.models.unet import UNet
@@ -49,6 +50,7 @@ SMALL: dict[str, dict] = {
     "GloRe": {"gru_channels": 16, "gru_num_state": 8, "gru_num_node": 4},
     "HRNetW48Contrast": {"proj_dim": 8, "backbone": {"type": "HRNet_W18_Small_V1"}},
     "ISANet": {"isa_channels": 8},
+    "KNet": {"channels": 256, "enable_auxiliary_loss": True},
     "LPSNet": {"depths": [1, 1, 1, 1, 2], "channels": [4, 4, 8, 8, 8]},
     "LRASPP": {"backbone": {"type": "MobileNetV3_small_x0_35"}},
     "LinearSegmenter": {"backbone": TINY_VIT},
@@ -84,6 +86,7 @@ SMALL: dict[str, dict] = {
 UNUSED = {
     "EMANet": ["head.ema_mid_conv"],
     "GINet": ["head.gloru.graph.gamma_word", "head.gloru.graph.transfer.value_conv_vis"],
+    "KNet": ["attention.q_proj", "attention.k_proj"],
     "PFPNNet": ["head.fpn_out.3", "head.scale_heads.3", "head.conv_last"],
     "PointRend": ["neck.fpn_out.3"],
     "PPHumanSegLite": [f"block1.{n}._depthwise_separable_0" for n in (1, 2, 3)]
@@ -243,6 +246,18 @@ def test_output_stride_of_resnet(stride, sides):
         (lambda: Xception65_deeplab(output_stride=32), r"backbone.output_stride: .*got 32, expected 8 or 16"),
         (lambda: GCNet(2, TinyBackbone(), ratio=0.001), r"model.ratio: no channels .*got 0.001 of 512"),
         (lambda: MscaleOCRNet(2, TinyBackbone(), mscale=[0, 1]), r"model.mscale: scales above 0 .*got \[0, 1\]"),
+        (
+            lambda: KNet(2, TinyBackbone(), kernel_update_head_params={"in_channels": 8}),
+            r"model.kernel_update_head_params: .*in_channels 8",
+        ),
+        (
+            lambda: KNet(2, TinyBackbone(), kernel_update_head_params={"heads": 8}),
+            r"kernel_update_head_params.heads: unknown key",
+        ),
+        (
+            lambda: KNet(2, TinyBackbone(), kernel_generate_head_params={"head_layer": "X"}),
+            r"head_layer: no such head \(got X",
+        ),
         (lambda: DMNet(2, TinyBackbone(), filter_sizes=[0]), r"model.filter_sizes: .*got \[0\]"),
         (lambda: HRNetW48Contrast(2, TinyBackbone(), bb_channels=720), r"model.bb_channels: .*got 720, expected 16"),
         (lambda: DeepLabV3(2, ResNet18_vd(), [4]), r"model.backbone_indices: .*got \[4\].*each below 4"),
