@@ -1,4 +1,4 @@
-"""Convolutions of training and evaluation on the CPU by oneDNN, which every Paddle wheel for Linux brings.
+"""Convolutions, interpolation and cross entropy on the CPU by oneDNN, which every Paddle wheel for Linux brings.
 
 Paddle's own CPU kernels unfold the image and multiply matrices; oneDNN's are two to five times faster.
 """

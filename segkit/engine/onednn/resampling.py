@@ -31,7 +31,7 @@ class Resampling:
     """The primitives of one pair of shapes. Methods run inside `library.session()`, on contiguous float32 tensors.
 
     From 8 channels on the maps are put into blocks of 16 channels for it: that is where oneDNN's kernel has vectors,
-    and with both reorders it takes a quarter of Paddle's time. Fewer channels would be padded too much.
+    and with both reorders it takes half of Paddle's time or less. Fewer channels would be padded too much.
     """
 
     def __init__(self, library: Library, x: tuple[int, ...], y: tuple[int, ...]):
