@@ -51,6 +51,7 @@ SMALL: dict[str, dict] = {
     "HRNetW48Contrast": {"proj_dim": 8, "backbone": {"type": "HRNet_W18_Small_V1"}},
     "ISANet": {"isa_channels": 8},
     "KNet": {"channels": 256, "enable_auxiliary_loss": True},
+    "HarDNet": {"stem_channels": [4, 4, 8, 8], "ch_list": [8, 8, 16], "gr": [4, 4, 4], "n_layers": [4, 4, 8]},
     "LPSNet": {"depths": [1, 1, 1, 1, 2], "channels": [4, 4, 8, 8, 8]},
     "LRASPP": {"backbone": {"type": "MobileNetV3_small_x0_35"}},
     "LinearSegmenter": {"backbone": TINY_VIT},

@@ -11,6 +11,7 @@ from segkit.models.attention_unet import AttentionUNet
 from segkit.models.backbones.mobilenetv3 import MobileNetV3_small_x0_35
 from segkit.models.backbones.stdc import STDC1
 from segkit.models.fastscnn import FastSCNN
+from segkit.models.hardnet import HarDNet
 from segkit.models.layers import fill_to
 from segkit.models.lpsnet import LPSNet
 from segkit.models.lraspp import LRASPP
@@ -94,6 +95,10 @@ def test_backbone_maps_are_as_small_and_wide_as_it_says(name):
         (lambda: LPSNet(2, depths=[1] * 4), r"model.depths, model.channels: .*got 4 and 5, expected the same number"),
         (lambda: LPSNet(2, scale_ratios=[0]), r"model.scale_ratios: no path is left \(got \[0\]"),
         (lambda: RTFormer(2, base_channels=6, num_heads=7), r"model.num_heads: .*base_channels, 48 \(got 7\)"),
+        (
+            lambda: HarDNet(2, gr=[4, 4]),
+            r"model.ch_list, model.gr, model.n_layers: .*got 5, 2 and 5, expected the same",
+        ),
         (lambda: setr("mlp"), r"model.head: unknown \(got 'mlp', expected one of naive, pup, mla"),
     ],
 )
