@@ -39,7 +39,7 @@ SIZE = (512, 1024)  # height, width of a photo
 # name: (model, photos, network size as [width, height] or None for the photo's own)
 CASES = {
     "BiSeNetV2": ("BiSeNetV2", 12, None),
-    "UNet": ("UNet", 4, [512, 256]),
+    "UNet": ("UNet", 2, [512, 256]),
 }
 THREADS = {"OMP_NUM_THREADS": None}  # each side sets its own
 PEER = Path(__file__).with_name("evaluation_peer.py")
@@ -169,20 +169,21 @@ def one(argv: list[str]) -> dict[str, Any]:
     return {**found, **({"mIoU": kept["mIoU"]} if "mIoU" in kept else {})}
 
 
-def rows(title: str, runs: dict[str, list[Result]]) -> list[list[Any]]:
+def table(runs: dict[str, list[Result]]) -> str:
     """Medians of each side, and how many times longer the first side takes: whole processes, and after the imports."""
-    first = runs[next(iter(runs))]
-    found = []
+    baseline = next(iter(runs))
+    header = ["side", "whole s", "spread", f"{baseline} / this", "after imports s", "spread", f"{baseline} / this"]
+    rows = []
     for side, results in runs.items():
-        row: list[Any] = [title, side]
+        row: list[Any] = [side]
         for key in ("wall", "seconds"):
             values = medians(results, key)
             row += [statistics.median(values), f"{digits(min(values))}-{digits(max(values))}"]
-            row.append(f"{ratio(first, results, key):.2f}")
+            row.append(f"{ratio(runs[baseline], results, key):.2f}")
         others = [result["others"] for result in results if result["others"] is not None]
         row += [max(result["memory"] for result in results), statistics.median(others) if others else None]
-        found.append([*row, f"{results[0]['mIoU']:.4f}" if "mIoU" in results[0] else ""])
-    return found
+        rows.append([*row, f"{results[0]['mIoU']:.4f}" if "mIoU" in results[0] else ""])
+    return markdown([*header, "peak GiB", "others' cores", "mIoU"], rows)
 
 
 def matrix_table(python: str | None) -> None:
@@ -239,9 +240,7 @@ def main() -> None:
             for tool in args.tools:
                 title = f"{tool}, {case}, {CASES[case][1]} photos"
                 results[title] = compare(args, case, tool, work / case, Path(temporary) / "out")
-    header = ["run", "side", "whole s", "spread", f"{next(iter(results[title]))} / this"]
-    header += ["after imports s", "spread", header[-1], "peak GiB", "others' cores", "mIoU"]
-    print(markdown(header, [row for title, runs in results.items() for row in rows(title, runs)]))
+                print(f"\n{title}\n\n{table(results[title])}", flush=True)
     matrix_table(args.paddleseg)
     write_json(args.json, results, about)
     bars(
