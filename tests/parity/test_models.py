@@ -20,8 +20,8 @@ from segkit.build import build
 from segkit.registry import BACKBONES, MODELS
 
 FOLDER = Path(__file__).resolve().parents[3] / "shared/parity/models"
-BIG = 80_000_000
-"""Parameters beyond which a model is tested with --slow only."""
+BIG, HUGE = 40_000_000, 120_000_000
+"""Parameters beyond which only keys and one output are compared without --slow, and beyond which nothing is."""
 
 
 def _read(path: Path) -> dict:
@@ -43,7 +43,8 @@ def _is_here(description: dict) -> bool:
 DESCRIPTIONS = {path.stem: _read(path) for path in sorted(FOLDER.glob("*.json"))}
 HERE = [name for name, description in DESCRIPTIONS.items() if _is_here(description)]
 PARAMS = [
-    pytest.param(name, marks=pytest.mark.slow if DESCRIPTIONS[name].get("num_params", 0) > BIG else ()) for name in HERE
+    pytest.param(name, marks=pytest.mark.slow if DESCRIPTIONS[name].get("num_params", 0) > HUGE else ())
+    for name in HERE
 ]
 
 
@@ -134,11 +135,17 @@ def _norms(model: paddle.nn.Layer) -> dict[str, int]:
     return Counter(f"momentum={layer._momentum:g} eps={layer._epsilon:g}{end}" for layer, end in zip(layers, ends))
 
 
+@pytest.fixture
+def unless_big(request, case):
+    if case[0]["num_params"] > BIG and not request.config.getoption("--slow"):
+        pytest.skip("a big model; run with --slow")
+
+
 def test_outputs(case):
     _compare(case, case[0]["sizes"][:1], "s")
 
 
-def test_outputs_where_activations_stay_small(case):
+def test_outputs_where_activations_stay_small(case, unless_big):
     description = case[0]
     if description.get("tame"):
         _compare(case, [description["tame"]], "t", description["tame"]["gain"])
@@ -209,7 +216,7 @@ def test_sizes_that_the_reference_cannot_do(case):
         assert bool(paddle.isfinite(output).all())
 
 
-def test_training_outputs(case):
+def test_training_outputs(case, unless_big):
     description, _, model = case
     expected = description["train_outputs"]
     model.train()
