@@ -8,7 +8,7 @@ import paddle
 import paddle.nn.functional as F
 from paddle import Tensor, nn
 
-from segkit.models.layers import ConvBNReLU, SeparableConvBNReLU, resize_to
+from segkit.models.layers import ConvBNReLU, SeparableConvBNReLU, normal_weights, resize_to
 from segkit.registry import MODELS
 
 _Separable = partial(SeparableConvBNReLU, kernel_size=3, padding=1, bias=False)
@@ -59,10 +59,7 @@ class PPHumanSegLite(nn.Layer):
         self.depthwise_separable2 = _Separable(64, num_classes)
         self.align_corners = align_corners
         self.pretrained = pretrained
-        draw = nn.initializer.Normal(std=0.001)
-        for layer in self.sublayers():
-            if isinstance(layer, nn.Conv2D):
-                draw(layer.weight)
+        normal_weights(self, 0.001)
 
     def forward(self, x: Tensor) -> list[Tensor]:
         half = self.conv_bn0(x)

@@ -6,7 +6,7 @@ import paddle
 import paddle.nn.functional as F
 from paddle import Tensor, nn
 
-from segkit.models.layers import fan_out_normal
+from segkit.models import layers
 
 
 class DropPath(nn.Layer):
@@ -30,13 +30,9 @@ def to_tokens(x: Tensor) -> Tensor:
     return x.flatten(2).transpose([0, 2, 1])
 
 
-@paddle.jit.not_to_static
 def to_map(tokens: Tensor, like: Tensor) -> Tensor:
     """[N, h w, C] -> [N, C, h, w], the height and width those of `like` [N, *, h, w]."""
-    sides = list(like.shape[2:])
-    if min(sides) < 0:
-        sides = [paddle.shape(like)[2], paddle.shape(like)[3]]
-    return tokens.transpose([0, 2, 1]).reshape([0, tokens.shape[2], *sides])
+    return layers.to_map(tokens.transpose([0, 2, 1]), like)
 
 
 class Attention(nn.Layer):
@@ -112,4 +108,4 @@ def transformer_start(model: nn.Layer) -> None:
             draw(layer.weight)
         if isinstance(layer, (nn.Linear, nn.Conv2D)) and layer.bias is not None:
             zero(layer.bias)
-    fan_out_normal(model)
+    layers.fan_out_normal(model)

@@ -7,7 +7,7 @@ from functools import partial
 import paddle
 from paddle import Tensor, nn
 
-from segkit.models.layers import ConvBNReLU, scale_learning_rate
+from segkit.models.layers import ConvBNReLU, normal_weights, scale_learning_rate
 from segkit.registry import BACKBONES
 
 _Conv = partial(ConvBNReLU, bias=False, names=("conv", "bn"))
@@ -53,10 +53,7 @@ class _STDC(nn.Layer):
         self.features = nn.Sequential(*layers)
         self._ends = {0, 1, *(1 + sum(blocks[:stage]) for stage in (1, 2, 3))}
         self.pretrained = pretrained
-        draw = nn.initializer.Normal(std=0.001)
-        for layer in self.sublayers():
-            if isinstance(layer, nn.Conv2D):
-                draw(layer.weight)
+        normal_weights(self, 0.001)
         scale_learning_rate(self, rate)
 
     def forward(self, x: Tensor) -> list[Tensor]:
