@@ -205,7 +205,7 @@ def plot(path: Path, table: str, found: dict[str, list[tuple[int, float, float, 
         )
         right.plot(x, memory, marker="o", label=side)
     for axes, label in ((left, UNITS[table]), (right, "peak GiB")):
-        axes.set(xlabel=LABELS[table], ylabel=label, ylim=(0, None))
+        axes.set(xlabel=LABELS[table], ylabel=label, ylim=(0, 1.08 * axes.get_ylim()[1]))
         axes.set_xticks([point[0] for point in next(iter(found.values()))])
         axes.spines[["top", "right"]].set_visible(False)
     if len(found) > 1:
