@@ -323,6 +323,25 @@ def test_the_look_before_a_training(root: Path, tmp_path: Path, caplog: pytest.L
     assert not (tmp_path / "out" / "iter_1").exists()
 
 
+def test_a_cache_and_missing_files_do_not_end_the_check(root: Path, tmp_path: Path) -> None:
+    copy = Copy(root)
+    copy.image.unlink()
+    config = tiny.tiny_config(root, tmp_path / "c.yml")
+    changed = yaml.safe_load(config.read_text())
+    for part in ("train_dataset", "val_dataset"):
+        changed[part].update({"cache": "ram", "num_classes": 4, "class_names": NAMES})
+    config.write_text(yaml.safe_dump(changed))
+    assert [finding.kind for finding in check_dataset(str(config)).errors] == ["missing"]
+
+
+def test_data_sets_of_other_classes_are_left_alone() -> None:
+    class Own:
+        def __len__(self) -> int:
+            return 3
+
+    quick_check(train=Own(), val=None)
+
+
 def test_names_are_warned_of_before_a_training(root: Path, caplog: pytest.LogCaptureFixture) -> None:
     copy = Copy(root)
     copy.relist("train", [*copy.train[:4], [copy.train[4][0], copy.train[3][1]]])

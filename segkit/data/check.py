@@ -11,6 +11,7 @@ from segkit.data import classes, rules
 from segkit.data.findings import Finding, Report
 from segkit.data.scan import Scan, counts, scan
 from segkit.data.source import Part, Source, open_source
+from segkit.datasets import Dataset
 from segkit.errors import InputError, list_problems
 from segkit.io import image_size
 from segkit.log import logger
@@ -40,7 +41,9 @@ def quick_check(**datasets: Any) -> None:
 
     Errors: what would make the training fail or be wrong, all of it. The rest is said as warnings.
     """
-    parts = [Part(name, dataset) for name, dataset in datasets.items() if dataset is not None]
+    parts = [Part(name, dataset) for name, dataset in datasets.items() if isinstance(dataset, Dataset)]
+    if not parts:  # a user's own class, of which only reading and length are known
+        return
     source = Source(parts[0].dataset.dataset_root, parts, True)
     scans = []
     pixels = 0

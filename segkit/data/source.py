@@ -105,6 +105,7 @@ def _of_config(path: str, opts: Optional[list[str]]) -> Source:
     parts = []
     for name in ("train", "val"):
         if cfg.data.get(f"{name}_dataset") is not None:
+            cfg.data[f"{name}_dataset"].pop("cache", None)  # every file is looked at once
             dataset = build.build_dataset(cfg, name, registry=_Lenient())
             parts.append(Part(name, dataset, dataset.problems))
     return Source(path, parts, True, cfg)

@@ -101,8 +101,7 @@ def prepare(cfg: Config, options: TrainOptions) -> Run:
     settings.check_best_metric(options.best_metric, info.class_names)
     dataset = build.build_dataset(cfg, "train", use_multilabel=options.use_multilabel)
     validator = Validator(cfg, options) if options.do_eval else None
-    if is_main():
-        quick_check(train=dataset, val=validator and validator.dataset)
+    quick_check(train=dataset, val=validator and validator.dataset)
     seed_everything(options.seed)
     model = build.build_model(cfg)
     if resume is None:
