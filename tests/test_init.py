@@ -160,3 +160,11 @@ def test_bands(shared: Path, tmp_path: Path, caplog, monkeypatch) -> None:
         InputError, match=r"photos of different numbers of bands \(2 of 13, 1 of 1; images/c\.tif differ"
     ):
         init(str(tmp_path / "s"), options=ConvertOptions(overwrite=True), device=CPU)
+
+
+def test_what_the_doctor_finds_is_said(tmp_path: Path) -> None:
+    data = make_data(tmp_path / "d", train=4, val=2)
+    (data / "classes.txt").write_text("ground\nsquare\n", encoding="utf-8")
+    Image.fromarray(np.full((24, 32), 7, np.uint8)).save(data / "labels" / "001.png")
+    with pytest.raises(InputError, match=r"(?s)segkit\.yml is written, but training would fail or be wrong.*001\.png"):
+        init(str(data), device=CPU)

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import importlib.util
-
 from segkit.errors import InputError
 from segkit.registry import nearest
 
-_TEXTS = {
+COMMANDS = {
     "convert": "make a data set that trains of labels as people have them (labelme, COCO, VOC, colour masks, ...)",
     "split": "divide a data set into train, val and test, or into folds",
     "check": "find everything that is wrong with a data set",
     "stats": "classes, sizes, mean and std of a data set",
     "preview": "a contact sheet of what the model will be fed",
 }
-COMMANDS = {name: text for name, text in _TEXTS.items() if importlib.util.find_spec(f"segkit.cli.data_{name}")}
 
 
 def usage() -> str:

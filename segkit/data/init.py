@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import importlib.util
 import os
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Optional
 
 from segkit import runtime
+from segkit.data.check import check_dataset
 from segkit.data.convert import ConvertOptions, convert
 from segkit.data.facts import Facts
 from segkit.data.formats import find_format
@@ -68,10 +68,10 @@ def init(
 
 def _check(config: Path) -> None:
     """What `segkit data check` finds in the data of a config. Errors: findings with which training would fail."""
-    if any(importlib.util.find_spec(name) is None for name in ("segkit.data.check", "paddle")):
+    if importlib.util.find_spec("paddle") is None:
         return
     runtime.require_paddle()  # the config is checked too, which asks Paddle what its optimizers take
-    report = importlib.import_module("segkit.data.check").check_dataset(str(config))
+    report = check_dataset(str(config))
     for finding in report.warnings:
         logger.warning("%s. %s", finding.text.rstrip("."), finding.remedy)
     if report.errors:

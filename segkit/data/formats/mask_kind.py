@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from segkit.errors import InputError
-from segkit.io import read_label
+from segkit.io import ColourLabel, read_label
 
 SAMPLE = 12
 APART = 20  # gray levels this far apart are meant for the eye
@@ -25,9 +25,9 @@ def mask_kind(paths: list[Path]) -> str:
     for path in paths[::step][:SAMPLE]:
         try:
             label = read_label(path)
-        except InputError as error:
-            if "a colour label" in str(error):
-                return "color"
+        except ColourLabel:
+            return "color"
+        except InputError:  # said when it is drawn
             continue
         if label.dtype == np.uint8:
             counts += np.bincount(label.ravel(), minlength=256)
