@@ -334,6 +334,17 @@ def test_a_cache_and_missing_files_do_not_end_the_check(root: Path, tmp_path: Pa
     assert [finding.kind for finding in check_dataset(str(config)).errors] == ["missing"]
 
 
+def test_normalize_that_does_not_fit(tmp_path: Path) -> None:
+    root = tiny.make_data(tmp_path / "data", train=3, val=2)
+    config = tiny.tiny_config(root, tmp_path / "c.yml")
+    assert not check_dataset(str(config)).of_kind("normalize")
+    for number in range(5):
+        path = root / "images" / f"{number:03d}.png"
+        Image.fromarray(np.asarray(Image.open(path).convert("L")).astype(np.uint16) * 200).save(path)
+    report = check_dataset(str(config))
+    assert len(report.of_kind("normalize")) == 2 and "segkit data stats prints" in report.text()
+
+
 def test_data_sets_of_other_classes_are_left_alone() -> None:
     class Own:
         def __len__(self) -> int:

@@ -19,7 +19,7 @@ from segkit.log import logger
 QUICK_SIZES, QUICK_LABELS, QUICK_PIXELS = 200, 16, 4_000_000
 RULES = (
     *(rules.files, rules.sizes, rules.values, rules.pictures, rules.names),
-    *(classes.classes, classes.masks, classes.copies),
+    *(classes.classes, classes.masks, classes.copies, classes.scale),
 )
 
 

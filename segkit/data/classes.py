@@ -5,13 +5,18 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator
 
+import numpy as np
+
 from segkit.data.duplicates import near_pairs
 from segkit.data.findings import Finding, class_table
 from segkit.data.rules import pairs
 from segkit.data.scan import Scan
 from segkit.data.source import Source
+from segkit.transforms.color import Normalize
 
 RARE, MOSTLY = 0.001, 0.9
+FAR = 10  # of a band after Normalize: photos of 8 bits never come out so far from 0
+DULL = 0.01  # largest standard deviation of a band after Normalize that leaves hardly anything to see
 
 
 def classes(source: Source, scans: list[Scan]) -> Iterator[Finding]:
@@ -118,6 +123,27 @@ def copies(source: Source, scans: list[Scan]) -> Iterator[Finding]:
         text = f"pairs of near-identical pictures in two parts: {len(near)}"
         listed = [_group(source, list(pair)) for pair in near]
         yield Finding("near", "warning", text, leak, listed, pairs([item for pair in near for item in pair]))
+
+
+def scale(source: Source, scans: list[Scan]) -> Iterator[Finding]:
+    """Normalize that does not fit the photos, as its default does not fit 16-bit ones."""
+    for part in source.parts:
+        read = [item for item in scans if item.part == part.name and item.mean is not None]
+        for transform in part.dataset.transforms.transforms:
+            if not isinstance(transform, Normalize) or not read:
+                continue
+            if len({len(item.mean) for item in read} | {part.dataset.img_channels}) > 1:
+                continue
+            mean = np.mean([item.mean for item in read], 0) / 255
+            spread = np.sqrt(np.mean([item.std**2 for item in read], 0)) / 255 / transform.std
+            far = np.abs((mean - transform.mean) / transform.std)
+            if far.max() > FAR or spread.max() > FAR or spread.max() < DULL:
+                yield Finding(
+                    "normalize", "warning",
+                    f"Normalize of the {part.name} part does not fit: bands come out up to {far.max():.3g} from 0, "
+                    f"with a standard deviation of up to {spread.max():.3g} (expected about 0 and 1)",
+                    "Give it the mean and std that segkit data stats prints.",
+                )  # fmt: skip
 
 
 def _twice(group: list[Scan], part: str) -> bool:
