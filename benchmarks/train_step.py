@@ -1,7 +1,7 @@
 """Seconds and memory of a training step on the CPU: Paddle's convolutions, oneDNN's, PaddleSeg, torch.
 
 Every measurement is a process of its own; the sides take turns. With `--paddleseg PYTHON` and `--torch PYTHON` their
-models of the same shape take part: PaddleSeg's as it comes (Paddle sets one thread), and a U-Net of torch.
+models of the same shape take part: PaddleSeg's as it comes (Paddle sets one thread), torch's layer for layer the same.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ def described(model: str) -> tuple[str, dict[str, Any], tuple[int, ...]]:
     return MODELS[model] if model in MODELS else tuple(json.loads(model))
 
 
-def measure(model: str, way: str, steps: int) -> dict[str, Any]:
-    """Seconds of each of `steps` steps after the first, peak memory and the last loss, in this process."""
+def measure(model: str, way: str, steps: int, untimed: int = 1) -> dict[str, Any]:
+    """Seconds of each of `steps` steps after the `untimed` ones, peak memory and the last loss, in this process."""
     precision, malloc, _ = WAYS[way]
     runtime.require_paddle()
     import paddle
@@ -58,7 +58,7 @@ def measure(model: str, way: str, steps: int) -> dict[str, Any]:
     image, label = paddle.randn(shape), paddle.randint(0, arguments["num_classes"], [shape[0], *shape[2:]])
     seconds = []
     with convolutions(precision is not None, precision or "fp32"):
-        for _ in range(steps + 1):
+        for _ in range(untimed + steps):
             start = time.perf_counter()
             loss = sum(F.cross_entropy(y, label, axis=1) for y in net(image))
             loss.backward()
@@ -67,26 +67,28 @@ def measure(model: str, way: str, steps: int) -> dict[str, Any]:
             value = float(loss)
             seconds.append(time.perf_counter() - start)
     return {
-        "seconds": seconds[1:],
+        "seconds": seconds[untimed:],
         "memory": harness.this_process(),
         "loss": value,
+        "parameters": sum(p.size for p in net.parameters() if not p.stop_gradient),
         "malloc": malloc,
         "convolutions": dict(counts),
     }
 
 
-def in_process(model: str, way: str, steps: int) -> dict[str, Any]:
+def in_process(model: str, way: str, steps: int, untimed: int = 1) -> dict[str, Any]:
     """`measure` in a new process."""
-    command = [sys.executable, "-m", "benchmarks.train_step", "--one", model, way, "--steps", str(steps)]
+    command = [sys.executable, "-m", "benchmarks.train_step", "--one", model, way]
+    command += ["--steps", str(steps), "--untimed", str(untimed)]
     # 1 is what Paddle sets when nobody else does
     return harness.child(command, {"OMP_NUM_THREADS": "1" if WAYS[way][2] else None})
 
 
-def of_peer(python: str, script: str, model: str, way: str, steps: int) -> dict[str, Any]:
+def of_peer(python: str, script: str, model: str, way: str, steps: int, untimed: int = 1) -> dict[str, Any]:
     """The same step by another toolkit in its own interpreter."""
     name, arguments, shape = described(model)
-    job = {"model": name, "arguments": arguments, "shape": shape, "steps": steps, "way": way}
-    job["threads"] = runtime.physical_cores()
+    job = {"model": name, "arguments": arguments, "shape": shape, "way": way}
+    job.update(steps=steps, untimed=untimed, threads=runtime.physical_cores())
     command = [python, str(Path(__file__).with_name(script)), json.dumps(job)]
     return harness.child(command, {"OMP_NUM_THREADS": None})
 
@@ -94,13 +96,14 @@ def of_peer(python: str, script: str, model: str, way: str, steps: int) -> dict[
 def sides(args: Any, model: str) -> dict[str, Any]:
     """What is to be measured of one model: name -> a function that measures it once."""
     found = {}
-    name, arguments, _ = MODELS[model]
+    _, arguments, _ = MODELS[model]
+    steps = args.steps, args.untimed
     if args.paddleseg and "base_channels" not in arguments:  # its U-Net has one width
-        found["PaddleSeg"] = partial(of_peer, args.paddleseg, "train_step_peer.py", model, "PaddleSeg", args.steps)
-    found.update({way: partial(in_process, model, way, args.steps) for way in args.ways})
-    if args.torch and name == "UNet":
-        for way in TORCH_WAYS:
-            found[f"torch {way}"] = partial(of_peer, args.torch, "train_step_peer.py", model, way, args.steps)
+        found["PaddleSeg"] = partial(of_peer, args.paddleseg, "train_step_peer.py", model, "PaddleSeg", *steps)
+    found.update({way: partial(in_process, model, way, *steps) for way in args.ways})
+    if args.torch:
+        for way in args.torch_ways:
+            found[f"torch {way}"] = partial(of_peer, args.torch, "train_step_peer.py", model, way, *steps)
     return found
 
 
@@ -121,26 +124,31 @@ def main() -> None:
     parser = harness.parser(__doc__, rounds=3, peers=("paddleseg", "torch"))
     parser.add_argument("--models", nargs="+", default=["UNet16", "BiSeNetV2"], choices=list(MODELS))
     parser.add_argument("--ways", nargs="+", default=list(WAYS), choices=list(WAYS))
-    parser.add_argument("--steps", type=int, default=4, help="steps timed in each process, after one untimed")
+    parser.add_argument("--torch-ways", nargs="+", default=list(TORCH_WAYS), choices=TORCH_WAYS)
+    parser.add_argument("--steps", type=int, default=4, help="steps timed in each process")
+    parser.add_argument("--untimed", type=int, default=2, help="steps before them: memory is first touched there")
     parser.add_argument("--busy", type=int, default=0, help="niced processes that compute beside it")
     parser.add_argument("--one", nargs=2, metavar=("MODEL", "WAY"), help="measure in this process, print JSON")
     args = parser.parse_args()
     if args.one:
-        print(json.dumps(measure(*args.one, args.steps)))
+        print(json.dumps(measure(*args.one, args.steps, args.untimed)))
         return
     if args.paddleseg:
         harness.require_python(args.paddleseg, "paddleseg", "--paddleseg")
     if args.torch:
         harness.require_python(args.torch, "torch", "--torch")
     about = f"{harness.machine('paddlepaddle')}, {onednn()}"
-    print(f"{about}; {args.rounds} rounds of {args.steps} steps, {args.busy} busy processes beside", flush=True)
+    turns = f"{args.rounds} rounds of {args.steps} steps after {args.untimed} untimed"
+    print(f"{about}; {turns}, {args.busy} busy processes beside", flush=True)
     everything = {}
     for model in args.models:
         with harness.busy(args.busy):
             results = harness.alternate(sides(args, model), args.rounds)
         shape = "x".join(str(n) for n in MODELS[model][2])
         print(f"\n{model}, {shape}\n\n{harness.compared(results, next(iter(results)), 's/step')}", flush=True)
-        print("last loss: " + ", ".join(f"{name} {runs[0]['loss']:.5f}" for name, runs in results.items()), flush=True)
+        for key, form in (("loss", ".5f"), ("parameters", ",")):
+            numbers = (f"{name} {runs[0][key]:{form}}" for name, runs in results.items())
+            print(f"{key}: {'; '.join(numbers)}", flush=True)
         everything[model] = results
         plot = args.plot and args.plot.with_name(f"{args.plot.stem}_{model}{args.plot.suffix}")
         harness.bars(plot, results, f"A training step of {model}, {shape}, on the CPU")
