@@ -24,7 +24,7 @@ class CommonOptions:
         None, "processes that read data; default: as fits the machine, 0 reads in the main one"
     )
     precision: Literal["fp32", "fp16", "bf16"] = option("fp32", "compute precision")
-    data_format: Literal["NCHW", "NHWC"] = option("NCHW", "NHWC: convolutions channels-last, in fp16 on a GPU")
+    data_format: Literal["NCHW", "NHWC"] = option("NCHW", "NHWC: convolutions channels-last, in fp16 and bf16 on a GPU")
     use_multilabel: bool = option(False, "each pixel may belong to several classes (a label plane a class)")
     no_onednn: bool = option(
         False, "on the CPU, use Paddle's own convolutions (val, predict: masks equal an exported model's bit for bit)"

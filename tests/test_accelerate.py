@@ -62,19 +62,19 @@ def test_no_search(device: str, deterministic: bool, flags: list[bool]) -> None:
     assert not flags
 
 
-def test_channels_last_acts_in_fp16_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_channels_last_acts_in_half_precision_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     asked, said = [], []
     monkeypatch.setattr(paddle.incubate.autotune, "set_config", asked.append)
     monkeypatch.setattr(accelerate, "warn_once", said.append)
-    for device, precision in (("cpu", "fp32"), ("gpu:0", "bf16"), ("gpu:0", "fp32")):
+    for device, precision in (("cpu", "fp32"), ("cpu", "bf16"), ("gpu:0", "fp32")):
         accelerate.channels_last("NCHW", precision, device)
         accelerate.channels_last("NHWC", precision, device)
     assert not asked and len(said) == 3
     assert said[0].startswith("--data_format NHWC: the models compute in NCHW, results are the same. It acts with")
-    accelerate.channels_last("NCHW", "fp16", "gpu:0")
-    assert not asked
-    accelerate.channels_last("NHWC", "fp16", "gpu:0")
-    assert asked == [{"layout": {"enable": True}}] and len(said) == 3
+    for precision in ("fp16", "bf16"):
+        accelerate.channels_last("NCHW", precision, "gpu:0")
+        accelerate.channels_last("NHWC", precision, "gpu:0")
+    assert asked == [{"layout": {"enable": True}}] * 2 and len(said) == 3
 
 
 def test_which_optimizers_update_all_tensors_at_once() -> None:

@@ -1,6 +1,6 @@
 """What makes a GPU faster without a change of the model: cuDNN's search, channels-last, fused updates, compiled graphs.
 
-Written from what Paddle 3.3 offers; docs/measurements.md says what was run on a GPU and what was not.
+docs/measurements.md says where each was read and that none was run on a GPU.
 """
 
 from __future__ import annotations
@@ -49,15 +49,16 @@ class Search:
 
 
 def channels_last(data_format: str, precision: str, device: str) -> None:
-    """`--data_format NHWC`: in fp16 on a GPU, Paddle's layout tuning computes convolutions channels-last; elsewhere it
-    has no effect, and that is said. The model and its weights stay NCHW."""
+    """`--data_format NHWC`: in fp16 and bf16 on a GPU, Paddle's layout tuning computes convolutions channels-last (a
+    Paddle that does not tune bf16 leaves them); elsewhere it has no effect, and that is said. Weights stay NCHW."""
     if data_format != "NHWC":
         return
-    if device.startswith("gpu") and precision == "fp16":
+    if device.startswith("gpu") and precision != "fp32":
         paddle.incubate.autotune.set_config({"layout": {"enable": True}})
         return
     warn_once(
-        "--data_format NHWC: the models compute in NCHW, results are the same. It acts with --precision fp16 on a GPU."
+        "--data_format NHWC: the models compute in NCHW, results are the same. It acts with --precision fp16 or bf16 "
+        "on a GPU."
     )
 
 
