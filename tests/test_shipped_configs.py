@@ -1,20 +1,28 @@
-"""Every shipped config is built as it is, and stepped once on tiny data of its layout."""
+"""Every shipped config is built as it is; a sample is stepped once on tiny data of its layout."""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
+import paddle
 import pytest
 from PIL import Image
 
 from segkit import build
 from segkit.config import Config
+from segkit.engine.paddleseg import build_all
 from segkit.engine.train import train
 from segkit.options import TrainOptions
 
 ROOT = Path(__file__).resolve().parents[1]
 SHIPPED = sorted(path for path in (ROOT / "configs").rglob("*.yml") if "_base_" not in path.parts)
+STEPPED = [
+    *sorted((ROOT / "configs").glob("*.yml")),
+    *sorted((ROOT / "configs" / "quick_start").glob("*.yml")),
+    ROOT / "configs" / "pidnet" / "pidnet_small_cityscapes_1024x1024_120k.yml",  # four losses for three outputs
+]
 SIZES = {"target_size": [32, 32], "crop_size": [32, 32], "long_size": 32}
 RNG = np.random.default_rng(0)
 
@@ -62,7 +70,7 @@ def voc(root: Path) -> None:
 LAYOUTS = {"DoveDataset": doves, "OpticDiscSeg": optic_disc, "Cityscapes": cityscapes, "VOC": voc}
 
 
-@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", STEPPED, ids=lambda path: path.name)
 def test_built_and_stepped_once(path: Path, tmp_path: Path) -> None:
     cfg = Config(path)
     LAYOUTS[cfg.data["train_dataset"]["type"]](tmp_path / "data")
@@ -73,6 +81,10 @@ def test_built_and_stepped_once(path: Path, tmp_path: Path) -> None:
             changes.update({f"{part}.transforms.{index}.{key}": size for key, size in SIZES.items() if key in node})
     if cfg.data["model"]["type"] == "UNet":
         changes["model.base_channels"] = 4
+    for key in ("model.pretrained", "model.backbone.pretrained"):
+        node = cfg.data["model"] if key.count(".") == 1 else cfg.data["model"].get("backbone", {})
+        if "pretrained" in node:
+            changes[key] = None
     small = cfg.update(changes)
     model = train(small, TrainOptions(save_dir=str(tmp_path / "out"), do_eval=True, num_workers=0, device="cpu"))
     assert (tmp_path / "out" / "best_model" / "model.pdparams").exists()
@@ -82,11 +94,29 @@ def test_built_and_stepped_once(path: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.name)
 def test_full_size_is_built(path: Path) -> None:
     cfg = Config(path)
-    model = build.build_model(cfg)
+    build_all(cfg)
+    with paddle.LazyGuard():
+        model = build.build_model(cfg)
+    if getattr(model, "train_outputs", None) is not None:
+        assert len(cfg.data["loss"]["coef"]) in getattr(model, "train_losses", (model.train_outputs,))
     info = build.data_info(cfg)
     assert info.num_classes == len(info.class_names) == len(info.palette)
     assert cfg.data["model"].get("num_classes", info.num_classes) in (1, info.num_classes)
     assert sum(p.size for p in model.parameters()) > 100_000
+
+
+def test_names_say_what_is_inside() -> None:
+    """`<model>_<backbone>_<data>_<WxH>_<iters>`: crop and iterations are those of the name."""
+    named = [path for path in SHIPPED if path.parent.parent == ROOT / "configs" and path.parent.name != "quick_start"]
+    assert len(named) > 60
+    for path in named:
+        cfg = Config(path)
+        width, height = (int(side) for side in re.search(r"_(\d+)x(\d+)_", path.name).groups())
+        crops = [node["crop_size"] for node in cfg.data["train_dataset"]["transforms"] if "crop_size" in node]
+        assert crops in ([[width, height]], [[height, width]]), path
+        assert cfg.iters == 1000 * int(re.search(r"_(\d+)k", path.name)[1]), path
+        for line in path.read_text(encoding="utf-8").splitlines():
+            assert "transforms" not in line, f"{path}: data belong to _base_"
 
 
 def test_quick_start_config_stands_as_it_was_taught() -> None:

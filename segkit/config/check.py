@@ -70,6 +70,7 @@ class _Checker:
         self.source = source
         self.found: list[str] = []
         self.outputs: int | None = None
+        self.losses: tuple[int, ...] = ()
 
     def say(self, mark: Mark | None, path: tuple[Any, ...], text: str) -> None:
         place = mark or Mark(self.source)
@@ -79,6 +80,7 @@ class _Checker:
         model = data.get("model")
         if isinstance(model, MarkedDict) and model.get("type") in MODELS:
             self.outputs = getattr(MODELS.get(model["type"]), "train_outputs", None)
+            self.losses = getattr(MODELS.get(model["type"]), "train_losses", (self.outputs,) if self.outputs else ())
         for key in data:
             if key not in _TOP:
                 if key not in data.anchored:
@@ -127,7 +129,7 @@ class _Checker:
                 (*path, "coef"),
                 f"got {len(coef)} coefficients for {len(types)} losses. Give one for each, or a single loss for all.",
             )
-        elif path[0] == "loss" and isinstance(coef, list) and len(coef) != (self.outputs or len(coef)):
+        elif path[0] == "loss" and self.losses and isinstance(coef, list) and len(coef) not in self.losses:
             self.say(
                 node.marks["coef"],
                 (*path, "coef"),

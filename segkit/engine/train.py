@@ -199,7 +199,7 @@ class Step:
         level, dtype = self.options.amp_level, self.dtype
         with paddle.amp.auto_cast(level=level, dtype=dtype) if self.amp else nullcontext():
             outputs = self.forward(batch["image"])
-        total, parts = total_loss(outputs, self.losses, batch)
+        total, parts = total_loss(outputs, self.losses, batch, self.state.model)
         if self.teacher is not None:
             total, parts = self.teacher.add(total, parts, outputs, batch["image"])
         loss = total / count if count > 1 else total

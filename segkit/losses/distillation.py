@@ -18,8 +18,11 @@ class KLLoss(nn.Layer):
     """Kullback-Leibler divergence from the student's class probabilities to the teacher's, a mean over pixels and
     channels, times temperature^2 (Hinton et al., Distilling the Knowledge in a Neural Network, 2015).
 
-    Where a label is given, its ignored pixels are left out.
+    Where a label is given, its ignored pixels are left out. Under `loss` it compares a model's first output with its
+    second, without a label, as in PaddleSeg.
     """
+
+    of_two_outputs = True
 
     def __init__(self, ignore_index: int = 255, temperature: float = 1):
         super().__init__()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import paddle
 import paddle.nn.functional as F
 from paddle import Tensor, nn
 
@@ -54,6 +55,7 @@ class PIDNet(nn.Layer):
     """
 
     train_outputs = 3
+    train_losses = (3, 4)
 
     def __init__(
         self,
@@ -69,6 +71,14 @@ class PIDNet(nn.Layer):
         self.backbone = backbone
         self.decode_head = _Head(backbone.feat_channels, head_channels, num_classes)
         self.pretrained = pretrained
+
+    @staticmethod
+    def further_terms(outputs: list[Tensor], label: Tensor, ignore_index: int) -> list[tuple[Tensor, Tensor]]:
+        """For a fourth loss, the boundary-aware one of the paper: the main scores, and the label [N, H, W]
+        with all ignored but where a border is predicted with more than 0.8."""
+        border = F.sigmoid(outputs[2][:, 0].detach()) > 0.8
+        label = label.astype("int64")
+        return [(outputs[1], paddle.where(border, label, paddle.full_like(label, ignore_index)))]
 
     def forward(self, x: Tensor) -> list[Tensor]:
         return [resize_to(score, x, align_corners=True) for score in self.decode_head(self.backbone(x))]
