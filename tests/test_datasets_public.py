@@ -11,6 +11,7 @@ import yaml
 
 from segkit import io as sio
 from segkit.cli.main import main
+from segkit.config.signature import fields_of
 from segkit.errors import InputError
 from segkit.registry import DATASETS
 
@@ -44,6 +45,13 @@ def context(root: Path) -> None:
     put(root, "JPEGImages/2008_1.jpg", "Context/2008_1.png")
     for part in ("train", "val"):
         text(root, f"ImageSets/SegmentationContext/{part}_context.txt", "2008_1")
+
+
+def test_pascal_context_trainval_is_a_mode_that_configs_may_name(tmp_path: Path) -> None:
+    context(tmp_path)
+    text(tmp_path, "ImageSets/SegmentationContext/trainval_context.txt", "2008_1", "2008_1")
+    assert fields_of(DATASETS.get("PascalContext"))["mode"].mismatch("trainval") is None
+    assert len(DATASETS.get("PascalContext")([], str(tmp_path), mode="trainval")) == 2
 
 
 def coco(root: Path) -> None:
@@ -160,3 +168,9 @@ def test_cityscapes_as_it_is_trains(shared: Path, tmp_path: Path) -> None:
     argv = ["train", "--config", str(tmp_path / "c.yml"), "--save_dir", str(tmp_path / "out"), "--do_eval"]
     assert main(argv) == 0
     assert (tmp_path / "out" / "best_model" / "model.pdparams").is_file()
+
+
+@pytest.mark.parametrize("name", sorted(DATASETS.names()))
+def test_every_data_set_takes_what_is_done_at_reading(name: str) -> None:
+    fields = fields_of(DATASETS.get(name))
+    assert {"label_map", "reduce_zero_label", "nodata", "cache"} <= set(fields)

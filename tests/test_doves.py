@@ -223,3 +223,11 @@ def test_label_numbers_of_a_real_set_are_mapped_by_name(tmp_path: Path) -> None:
     (tmp_path / "0_json/img.png").unlink()
     with pytest.raises(InputError, match=r"(?s)1 files of the train samples are not there.*img\.png: image"):
         DoveDataset(None, str(tmp_path))
+
+
+def test_values_are_exchanged_at_reading(tmp_path: Path) -> None:
+    real(tmp_path, "_background_\ndove\n", [0, 1])
+    dataset = DoveDataset([], str(tmp_path), label_map={1: 0, 0: 1})
+    assert set(np.unique(dataset.read(0)["label"])) <= {0, 1}
+    plain = DoveDataset([], str(tmp_path))
+    assert np.array_equal(dataset.read(0)["label"], 1 - plain.read(0)["label"])

@@ -49,6 +49,9 @@ class DoveDataset(Dataset):
         ignore_index: Optional[int] = None,
         img_channels: int = 3,
         edge: bool = False,
+        label_map: Optional[dict[int, int]] = None,
+        reduce_zero_label: bool = False,
+        nodata: Optional[float] = None,
         cache: Literal["none", "ram", "disk"] = "none",
     ):
         draw_if_absent(dataset_root)
@@ -60,6 +63,9 @@ class DoveDataset(Dataset):
             ignore_index=ignore_index,
             img_channels=img_channels,
             edge=edge,
+            label_map=label_map,
+            reduce_zero_label=reduce_zero_label,
+            nodata=nodata,
             cache=cache,
         )
 

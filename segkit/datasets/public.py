@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Literal, Optional
 
 import numpy as np
 
@@ -104,6 +104,34 @@ class PascalContext(Published):
     HOME = "https://www.cs.stanford.edu/~roozbeh/pascal-context/ (photos: VOC2010)"
     LAYOUT = "JPEGImages/*.jpg, Context/*.png, ImageSets/SegmentationContext/{train,val,trainval}_context.txt"
     LISTS = {mode: f"{mode}_context.txt" for mode in ("train", "val", "trainval", "test")}
+
+    def __init__(
+        self,
+        transforms: Optional[list],
+        dataset_root: str,
+        num_classes: Optional[int] = None,
+        mode: Literal["train", "trainval", "val", "test"] = "train",
+        ignore_index: Optional[int] = None,
+        img_channels: int = 3,
+        edge: bool = False,
+        label_map: Optional[dict[int, int]] = None,
+        reduce_zero_label: bool = False,
+        nodata: Optional[float] = None,
+        cache: Literal["none", "ram", "disk"] = "none",
+    ):
+        super().__init__(
+            transforms,
+            dataset_root,
+            num_classes,
+            mode,
+            ignore_index=ignore_index,
+            img_channels=img_channels,
+            edge=edge,
+            label_map=label_map,
+            reduce_zero_label=reduce_zero_label,
+            nodata=nodata,
+            cache=cache,
+        )
 
     def by_layout(self) -> list[Pair]:
         name = self.LISTS["val" if self.mode == "test" else self.mode]
