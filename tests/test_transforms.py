@@ -328,6 +328,9 @@ def test_distort_needs_pixel_values() -> None:
     chain = Compose([make("Normalize"), make("RandomDistort")])
     with pytest.raises(InputError, match=r"cat\.jpg: RandomDistort needs pixel values of 0 to 255 .*before Normalize"):
         chain(picture(), rng())
+    deep = {**picture(), "image": np.full((8, 8, 3), 3000, np.float32)}
+    with pytest.raises(InputError, match=r"float32 from 3000 to 3000\).*leave it out where photos have more bits"):
+        make("RandomDistort", brightness_prob=1)(deep, rng())
 
 
 def test_edge_label_follows_the_geometry() -> None:

@@ -80,7 +80,8 @@ def _as_uint8(sample: Sample, owner: object) -> np.ndarray:
     if image.size and (image.min() < 0 or image.max() > 255):
         raise InputError(
             f"{base.where(sample)}: {type(owner).__name__} needs pixel values of 0 to 255 (got {image.dtype} from "
-            f"{image.min():g} to {image.max():g}). Put it before Normalize."
+            f"{image.min():g} to {image.max():g}). It is for photos of 8 bits, before Normalize: move it there, and "
+            "leave it out where photos have more bits."
         )
     return image.astype(np.uint8)
 
