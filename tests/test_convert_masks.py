@@ -505,3 +505,31 @@ def test_an_empty_folder_of_folders(tmp_path: Path) -> None:
     for title in ("labelme", "cityscapes"):
         with pytest.raises(InputError, match=r"s: no labelled photos in it\. Give the folder that holds them"):
             run(tmp_path / "s", tmp_path / "o", format=title)
+
+
+def test_photos_of_data_sets_beside_the_source_are_left_alone(tmp_path: Path) -> None:
+    """The photo in the source is meant; one of the same name in another data set beside it never is."""
+    coco(tmp_path / "mine", [{"image_id": 1, "segmentation": [[0, 0, 8, 0, 8, 8]]}])
+    (tmp_path / "mine" / "a.png").unlink()
+    photo(tmp_path / "theirs" / "pictures" / "a.png")
+    with pytest.raises(InputError, match=r"its photo 'a\.png' is not there"):
+        run(tmp_path / "mine", tmp_path / "o")
+    photo(tmp_path / "mine" / "deep" / "er" / "a.png")
+    photo(tmp_path / "images" / "x" / "a.png")
+    assert run(tmp_path / "mine", tmp_path / "o").photos == 1
+    assert run(tmp_path / "mine" / "ann.json", tmp_path / "p").photos == 1
+
+
+def test_where_nothing_can_be_written_or_found(tmp_path: Path, capsys) -> None:
+    colour_set(tmp_path / "s")
+    (tmp_path / "file").write_text("x")
+    argv = ["data", "convert", str(tmp_path / "s"), "--to"]
+    assert cli.main([*argv, str(tmp_path / "file" / "o" / "o")]) == 2
+    assert "o: cannot be written (Not a directory). Choose another folder." in capsys.readouterr().err
+    assert cli.main([*argv, str(tmp_path / "o"), "--images", "gone"]) == 2
+    assert "--images gone: no such folder. Give the folder of the photos." in capsys.readouterr().err
+    run(tmp_path / "s", tmp_path / "s" / "o")
+    with pytest.raises(InputError, match=r"--link: the photos lie in .*, which --overwrite moves aside, so that"):
+        run(tmp_path / "s", tmp_path / "s", overwrite=True, link=True)
+    assert cli.main([*argv, str(tmp_path / "p"), "--format", "color"]) == 0
+    assert "is read as color, as --format says" in capsys.readouterr().err

@@ -20,6 +20,7 @@ from segkit.data import duplicates
 from segkit.data.facts import Facts
 from segkit.data.formats import find_format
 from segkit.data.formats.base import Labelled, Photo, ReadOptions
+from segkit.data.previous import free_name
 from segkit.data.recipe import CONFIG, Device, choose, write_config
 from segkit.data.samples import each, seen
 from segkit.data.split import Sample, divide, write_lists
@@ -79,13 +80,23 @@ def convert(source: str, out: str, options: Optional[ConvertOptions] = None) -> 
     options = options or ConvertOptions()
     target, root = Path(out), Path(source)
     old = _room(target, options.overwrite)
+    if options.images is not None and not os.path.isdir(options.images):
+        raise InputError(f"--images {options.images}: no such folder. Give the folder of the photos.")
+    if old is not None and options.link and _inside(root if options.images is None else Path(options.images), target):
+        raise InputError(
+            f"--link: the photos lie in {target}, which --overwrite moves aside, so that the links would lead nowhere. "
+            "Leave out --link, or give another folder with --to."
+        )
     reader, why = find_format(root, options.format, options.images)
     logger.info("%s is read as %s", source, why)
     labelled = reader.read(root, options)
     for note in labelled.notes:
         logger.info("%s: %s", source, note)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    beside = Path(tempfile.mkdtemp(prefix=f".{target.name}-", suffix=".part", dir=target.parent))
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        beside = Path(tempfile.mkdtemp(prefix=f".{target.name}-", suffix=".part", dir=target.parent))
+    except OSError as error:
+        raise InputError(f"{target}: cannot be written ({error.strerror}). Choose another folder.") from None
     try:
         samples, problems = _write(labelled, beside, options)
         problems = labelled.problems + problems
@@ -104,6 +115,10 @@ def convert(source: str, out: str, options: Optional[ConvertOptions] = None) -> 
     return report, facts
 
 
+def _inside(path: Path, folder: Path) -> bool:
+    return folder.resolve() in (path.resolve(), *path.resolve().parents)
+
+
 def _umask() -> int:
     value = os.umask(0)
     os.umask(value)
@@ -119,10 +134,7 @@ def _room(target: Path, overwrite: bool) -> Optional[Path]:
             f"{target}: it exists already, and is not overwritten. Give another folder with --to, or --overwrite, "
             f"which keeps the old one as {target}.previous_1."
         )
-    number = 1
-    while (kept := target.with_name(f"{target.name}.previous_{number}")).exists():
-        number += 1
-    return kept
+    return free_name(target.with_name(f"{target.name}.previous"))
 
 
 def _refuse(source: str, problems: list[str], samples: list[Sample], skip_bad: bool) -> None:

@@ -9,6 +9,7 @@ from typing import Any, Optional
 
 import numpy as np
 
+from segkit.data.previous import free_name
 from segkit.data.samples import load_samples
 from segkit.data.split import PARTS, Sample, Shares, assign, write_lists
 from segkit.errors import InputError
@@ -60,9 +61,7 @@ def keep_old(root: Path, folds: int) -> list[str]:
     old = [path for path in old if path.exists()]
     if not old:
         return []
-    number = 1
-    while (kept := root / f"previous_lists_{number}").exists():
-        number += 1
+    kept = free_name(root / "previous_lists")
     kept.mkdir()
     for path in old:
         os.rename(path, kept / path.name)

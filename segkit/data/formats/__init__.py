@@ -41,7 +41,7 @@ def find_format(source: Path, name: Optional[str] = None, images: Optional[str] 
     for title in [name] if name else FORMATS:
         files = [importlib.import_module(f"segkit.data.formats.{file}") for file in FORMATS[title]]
         if name and len(files) == 1:
-            return files[0], "as --format says"
+            return files[0], f"{title}, as --format says"
         for file in files:
             if source.is_file() and title in ("color", "binary", "index", "voc", "cityscapes"):
                 continue
@@ -49,7 +49,7 @@ def find_format(source: Path, name: Optional[str] = None, images: Optional[str] 
             looked.append((sure, title, file, why))
     sure, title, file, why = max(looked, key=lambda item: item[0], default=(0.0, "", None, ""))
     if name and (sure == 0.0 or file is None):
-        return files[-1], "as --format says"
+        return files[-1], f"{name}, as --format says"
     if sure == 0.0:
         raise InputError(_nothing(source))
     if title in ("voc", "color", "binary", "index"):

@@ -11,7 +11,7 @@ from typing import Any, Optional
 import numpy as np
 
 from segkit.data.formats.base import IGNORED, Labelled, Photo, ReadOptions, numbers_of, tidy_names, unknown_labels
-from segkit.data.formats.files import PARTS, Finder, lines_of, names_file, part_of, shown, walk
+from segkit.data.formats.files import PARTS, Finder, lines_of, names_file, part_of, roots_around, shown, walk
 from segkit.data.formats.labelme import read_json
 from segkit.errors import InputError
 from segkit.io import read_image
@@ -47,7 +47,7 @@ def read(source: Path, options: ReadOptions) -> Labelled:
     if not files:
         raise InputError(f"{source}: no COCO file (JSON with images, annotations and categories) in it. Mend the path.")
     names, panoptic, notes = _names(files, options, root)
-    finder = Finder([Path(options.images)] if options.images else [root, root.parent])
+    finder = Finder([Path(options.images)] if options.images else roots_around(root))
     labels = {str(item["name"]): [shown(path, root)] for path, data in files for item in data["categories"]}
     known = numbers_of(names)
     if options.class_names:

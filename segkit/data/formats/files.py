@@ -79,12 +79,23 @@ def lines_of(path: Path) -> list[str]:
     return [re.sub(r"\s+-\s+\d+\s+\d+\s+\d+$", "", row) for row in rows if row]
 
 
+def roots_around(root: Path) -> list[Path]:
+    """Where the photos of annotation files in `root` may lie: there, or beside it: all of the folder above where `root`
+    is called annotations or the like, else its folders of photos. Other data sets beside it are left alone."""
+    here = root.absolute()
+    if here.name.lower() in LABEL_FOLDERS:
+        return [root, here.parent]
+    beside = sorted(path for path in here.parent.iterdir() if path.name.lower() in IMAGE_FOLDERS and path.is_dir())
+    return [root, *beside]
+
+
 class Finder:
-    """Photos by the names that annotation files give them, whatever folder, slashes and case they are written with."""
+    """Photos by the names that annotation files give them, whatever folder, slashes and case they are written with.
+    What lies below an earlier one of `roots` is preferred."""
 
     def __init__(self, roots: list[Path]):
         self.roots = [root for root in roots if root.is_dir()]
-        self._index: Optional[dict[str, list[Path]]] = None
+        self._indexes: dict[Path, dict[str, list[Path]]] = {}
 
     def find(self, given: str, near: Path, avoid: Optional[Path] = None) -> Path:
         """The photo that `given` means, in an annotation file of the folder `near`; nothing of the folder `avoid`.
@@ -98,13 +109,12 @@ class Finder:
                 path = folder / name
                 if name.lower().endswith(IMAGE_SUFFIXES) and path.is_file():
                     return path
-        if self._index is None:
-            self._index = {}
-            for root in self.roots:
-                for path in walk(root, IMAGE_SUFFIXES):
-                    self._index.setdefault(path.name.lower(), []).append(path)
-        found = list(dict.fromkeys(path.resolve() for path in self._index.get(base.lower(), [])))
-        found = [path for path in found if avoid is None or avoid.resolve() not in path.parents]
+        found: list[Path] = []
+        for root in self.roots:
+            found = list(dict.fromkeys(path.resolve() for path in self._index(root).get(base.lower(), [])))
+            found = [path for path in found if avoid is None or avoid.resolve() not in path.parents]
+            if found:
+                break
         same_folder = [path for path in found if path.parent == near.resolve()]
         found = same_folder or found
         if len(found) > 1:
@@ -119,6 +129,14 @@ class Finder:
                 "folder with --images."
             )
         raise InputError(f"its photo '{given}' is not there. Put it beside, or give its folder with --images.")
+
+    def _index(self, root: Path) -> dict[str, list[Path]]:
+        """The photos below a root by their names in small letters."""
+        if root not in self._indexes:
+            index = self._indexes[root] = {}
+            for path in walk(root, IMAGE_SUFFIXES):
+                index.setdefault(path.name.lower(), []).append(path)
+        return self._indexes[root]
 
     def beside(self, path: Path) -> Optional[Path]:
         """A photo of the same name as an annotation file, but for the ending."""
