@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -377,3 +379,16 @@ def test_a_page_of_many_bands(shared: Path, tmp_path: Path) -> None:
     assert [finding.kind for finding in report.errors] == ["bands"]
     write_page(report, tmp_path / "r.html")
     assert "wrong number of bands (got 13" in (tmp_path / "r.html").read_text()
+
+
+def test_the_commands_load_paddle_without_its_noise(tmp_path: Path) -> None:
+    data = tiny.make_data(tmp_path / "d", train=2, val=1)
+    code = f"import sys; from segkit.cli.main import main; sys.exit(main(['data', 'check', {str(data / 'c.yml')!r}]))"
+    (data / "c.yml").write_text(
+        "iters: 1\nbatch_size: 1\nmodel: {type: UNet}\noptimizer: {type: SGD}\n"
+        f"train_dataset: {{type: Dataset, dataset_root: {str(data)!r}, num_classes: 2}}\n"
+        "lr_scheduler: {type: PolynomialDecay, learning_rate: 0.1}\n"
+        "loss: {types: [{type: CrossEntropyLoss}], coef: [1]}\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0 and "Warning" not in done.stderr, done.stderr

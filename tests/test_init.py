@@ -168,3 +168,44 @@ def test_what_the_doctor_finds_is_said(tmp_path: Path) -> None:
     Image.fromarray(np.full((24, 32), 7, np.uint8)).save(data / "labels" / "001.png")
     with pytest.raises(InputError, match=r"(?s)segkit\.yml is written, but training would fail or be wrong.*001\.png"):
         init(str(data), device=CPU)
+
+
+def test_an_old_config_is_kept(tmp_path: Path, capsys) -> None:
+    data = make_data(tmp_path / "d", train=4, val=2)
+    (data / "segkit.yml").write_text("mine: 1")
+    for _ in range(2):
+        assert cli.main(["init", str(data), "--overwrite", "--json"]) == 0
+    said = capsys.readouterr()
+    assert (data / "segkit.yml.previous_1").read_text() == "mine: 1"
+    assert (data / "segkit.yml.previous_2").read_text() == (data / "segkit.yml").read_text()
+    assert "the old one is now" in said.err and '"config"' in said.out
+
+
+def test_a_refusal_writes_nothing(tmp_path: Path) -> None:
+    data = make_data(tmp_path / "d", train=3, val=1)
+    for part in ("train.txt", "val.txt"):
+        (data / part).unlink()
+    first = sorted((data / "images").iterdir())[0]
+    np.save(first.with_suffix(".npy"), np.zeros((*np.array(Image.open(first)).shape[:2], 5), np.uint8))
+    first.unlink()
+    before = sorted(data.rglob("*"))
+    with pytest.raises(InputError, match="photos of different numbers of bands"):
+        init(str(data), device=CPU)
+    assert sorted(data.rglob("*")) == before
+
+
+def test_what_is_in_the_way_of_a_conversion_is_told_in_terms_of_init(tmp_path: Path) -> None:
+    data = make_data(tmp_path / "d", train=3, val=1)
+    with pytest.raises(InputError, match=r"--labels .*gone: no such folder or file\. Mend the path"):
+        init(str(data), str(tmp_path / "gone"), device=CPU)
+    (data / "segkit_data").mkdir()
+    with pytest.raises(InputError, match=r"segkit_data: it was converted before, and is not overwritten\. Train with"):
+        init(str(data), str(data / "labels"), device=CPU)
+
+
+def test_warnings_name_what_they_are_about(tmp_path: Path, caplog, monkeypatch) -> None:
+    monkeypatch.setattr(logger, "propagate", True)
+    data = make_data(tmp_path / "d", train=4, val=2)
+    (data / "classes.txt").write_text("background\nthing\nghost\n")
+    init(str(data), device=CPU)
+    assert "classes that occur nowhere: 1 of 3 (2 ghost). Mend num_classes" in caplog.text

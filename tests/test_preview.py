@@ -16,7 +16,7 @@ from tests import tiny
 
 
 def test_tiles_are_the_photos_and_their_overlays(tmp_path: Path) -> None:
-    root = tiny.make_data(tmp_path / "data", train=4, val=2)
+    root = tiny.tiny.make_data(tmp_path / "data", train=4, val=2)
     paths = preview(str(root), str(tmp_path / "p.png"), count=1)
     sheet = sio.read_image(tmp_path / "p.png")
     assert sheet.shape == (24 + 12, 64 + 12, 3)
@@ -53,3 +53,14 @@ def test_what_cannot_be_shown(tmp_path: Path) -> None:
         preview(str(root), str(tmp_path / "p.png"), part="test")
     with pytest.raises(InputError, match=r"-n: got 0 samples"):
         preview(str(root), str(tmp_path / "p.png"), count=0)
+
+
+def test_files_of_the_data_set_are_not_overwritten(tmp_path: Path) -> None:
+    data = tiny.make_data(tmp_path / "d", train=2, val=1)
+    label = sorted((data / "labels").iterdir())[0]
+    before = label.read_bytes()
+    with pytest.raises(InputError, match=r"--out .*: it is a file of the data set, and is not overwritten"):
+        preview(str(data), str(label), 1)
+    with pytest.raises(InputError, match=r"--out sheet\.jpg: the sheet is a PNG \(expected a name that ends in"):
+        preview(str(data), "sheet.jpg", 1)
+    assert label.read_bytes() == before

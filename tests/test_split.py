@@ -88,7 +88,9 @@ def test_mistakes(tmp_path: Path) -> None:
         assign(rows, Shares(1, 1, 1), group_by="(")
     with pytest.raises(InputError, match=r"--group_by: 'video' matches no photo \(such as images/000\.png\)"):
         assign(rows, Shares(1, 1, 1), group_by="video")
-    with pytest.raises(InputError, match=r"1 groups of photos that belong together cannot fill 3 parts"):
+    with pytest.raises(
+        InputError, match=r"--train, --val, --test: too many parts \(got 3, expected at most 1, one for each"
+    ):
         assign(rows, Shares(1, 1, 1), group_by="images")
     with pytest.raises(InputError, match=r"--folds: got 1, expected 2 or more"):
         split_folder(str(tmp_path), (1, 1, 1), folds=1)

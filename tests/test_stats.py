@@ -14,6 +14,7 @@ from segkit import io as sio
 from segkit.cli.main import main
 from segkit.data import stats
 from segkit.errors import InputError
+from segkit.log import logger
 from tests import tiny
 
 RNG = np.random.default_rng(0)
@@ -104,3 +105,11 @@ def test_the_command(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture) 
         path.write_bytes(b"")
     with pytest.raises(InputError, match=r"no photo can be read\. Run segkit data check on it"):
         stats.statistics(str(root))
+
+
+def test_photos_that_cannot_be_read_are_said(root: Path, caplog: pytest.LogCaptureFixture, monkeypatch) -> None:
+    monkeypatch.setattr(logger, "propagate", True)
+    first = sorted((root / "images").iterdir())[0]
+    first.write_bytes(first.read_bytes()[:40])
+    stats.statistics(str(root))
+    assert "1 of 5 photos cannot be read, and are not counted. Run segkit data check" in caplog.text

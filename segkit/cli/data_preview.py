@@ -24,5 +24,5 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     from segkit.data.preview import preview
 
     paths = preview(args.source, args.out, args.count, args.part, args.seed, args.columns, args.opts)
-    logger.info("%d samples are in %s", len(paths), args.out)
+    logger.info("%s: samples: %d", args.out, len(paths))
     return {"path": args.out, "samples": paths}

@@ -54,7 +54,7 @@ def quick_check(**datasets: Any) -> None:
     found = [finding for rule in (rules.sizes, rules.values, rules.names) for finding in rule(source, scans)]
     for finding in found:
         if finding.severity == "warning":
-            logger.warning("%s. %s (%s)", finding.text, finding.remedy, ", ".join(finding.files[:3]))
+            logger.warning("%s", finding.line())
     errors = [finding for finding in found if finding.severity == "error"]
     if errors:
         lines = [line for finding in errors for line in (f"{finding.text}. {finding.remedy}", *_indented(finding))]

@@ -28,6 +28,11 @@ class Finding:
     files: list[str] = field(default_factory=list)
     examples: list[tuple[str, str | None]] = field(default_factory=list)
 
+    def line(self) -> str:
+        """The finding in one line, with three of its files."""
+        told = f" ({', '.join(self.files[:3])}{', ...' if len(self.files) > 3 else ''})" if self.files else ""
+        return f"{self.text}{told}. {self.remedy}"
+
     def lines(self) -> list[str]:
         """The finding as text."""
         rows = [f"[{self.severity.upper()}] {self.text}", f"  Remedy: {self.remedy}"]

@@ -16,6 +16,7 @@ from segkit.data.formats import find_format
 from segkit.data.formats.base import ReadOptions
 from segkit.data.formats.files import CONVERTED
 from segkit.data.formats.index import NAME as INDEX
+from segkit.data.previous import free_name
 from segkit.data.recipe import CONFIG, Device, Recipe, choose, write_config
 from segkit.data.samples import load_samples
 from segkit.data.split import divide, write_lists
@@ -43,7 +44,8 @@ def init(
     Masks of class numbers with their photos are used where they lie: only lists and class names are added, where
     there are none. Anything else is converted into `folder`/segkit_data. `labels`: the folder (or file) of the labels,
     where they are not in `folder`.
-    Errors: no folder; segkit.yml is there already; all that `convert` refuses.
+    With `overwrite` an old segkit.yml is kept as segkit.yml.previous_1, and so on.
+    Errors: no folder; segkit.yml or segkit_data is there already; all that `convert` refuses.
     """
     root, options = Path(folder), options or ConvertOptions()
     if not root.is_dir():
@@ -51,16 +53,27 @@ def init(
     config = root / CONFIG
     if config.exists() and not options.overwrite:
         raise InputError(f"{config}: it exists already, and is not overwritten. Use it, move it, or say --overwrite.")
+    if labels is not None and not os.path.exists(labels):
+        raise InputError(f"--labels {labels}: no such folder or file. Mend the path.")
     facts = None
     if labels is None and options.format in (None, INDEX):
         facts = _in_place(root, options)
     if facts is None:
-        source = root if labels is None else Path(labels)
+        source, converted = root if labels is None else Path(labels), root / CONVERTED
+        if converted.exists() and not options.overwrite:
+            raise InputError(
+                f"{converted}: it was converted before, and is not overwritten. Train with what is there, remove it, "
+                "or say --overwrite, which keeps it aside."
+            )
         if labels is not None:
             options.images = options.images or str(root)
-        report, facts = convert(str(source), str(root / CONVERTED), options)
-        logger.info("%s: %d photos converted into %s", source, report.photos, root / CONVERTED)
+        report, facts = convert(str(source), str(converted), options)
+        logger.info("%s: converted into %s, photos: %d", source, converted, report.photos)
     recipe = choose(facts, device or Device.here())
+    if config.exists():
+        kept = free_name(root / f"{CONFIG}.previous")
+        os.rename(config, kept)
+        logger.info("%s: the old one is now %s", config, kept)
     write_config(config, facts, recipe)
     _check(config)
     return Made(config, facts.root, facts, recipe)
@@ -73,7 +86,7 @@ def _check(config: Path) -> None:
     runtime.require_paddle()  # the config is checked too, which asks Paddle what its optimizers take
     report = check_dataset(str(config))
     for finding in report.warnings:
-        logger.warning("%s. %s", finding.text.rstrip("."), finding.remedy)
+        logger.warning("%s", finding.line())
     if report.errors:
         lines = [line for finding in report.errors for line in finding.lines()]
         title = f"{config} is written, but training would fail or be wrong. Mend the data first:"
@@ -91,16 +104,20 @@ def _in_place(root: Path, options: ConvertOptions) -> Optional[Facts]:
         logger.info("%s: %s", root, note)
     samples = load_samples(root)
     own = {sample.part for sample in samples}
-    if {"train", "val"} <= own:
+    divided = {"train", "val"} <= own
+    if divided:
         parts = [sample.part or "train" for sample in samples]
+    else:
+        parts = divide(samples, options.val, options.test, options.seed)
+    facts = Facts.of(root, labelled.class_names, samples, parts)  # refuses before anything is written
+    if divided:
         if not ((root / "train.txt").is_file() and (root / "val.txt").is_file()):
             write_lists(root, samples, parts)
     else:
-        parts = divide(samples, options.val, options.test, options.seed)
         for line in keep_old(root, 0):
             logger.info("%s", line)
         counts = write_lists(root, samples, parts)
         logger.info("%s: divided into %s", root, ", ".join(f"{part} {count}" for part, count in counts.items()))
     if not os.path.exists(root / "classes.txt"):
         write_bytes_atomic(root / "classes.txt", "".join(f"{name}\n" for name in labelled.class_names).encode("utf-8"))
-    return Facts.of(root, labelled.class_names, samples, parts)
+    return facts

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any, Optional, Union
 
 import numpy as np
@@ -27,8 +28,15 @@ def preview(
     """
     if count < 1 or columns < 1:
         raise InputError(f"-n: got {count} samples in {columns} columns, expected at least 1. Give -n 16, say.")
+    if not path.lower().endswith(".png"):
+        raise InputError(
+            f"--out {path}: the sheet is a PNG (expected a name that ends in .png). Give preview.png, say."
+        )
     if not isinstance(source, Source):
         source = open_source(source, opts)
+    own = {os.path.realpath(name) for item in source.parts for pair in item.dataset.files for name in pair if name}
+    if os.path.realpath(path) in own:
+        raise InputError(f"--out {path}: it is a file of the data set, and is not overwritten. Give another name.")
     found = {item.name: item for item in source.parts}
     if part not in found and len(found) == 1:
         part = next(iter(found))

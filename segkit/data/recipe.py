@@ -102,7 +102,7 @@ def _long(facts: Facts, device: Device, why: dict[str, str]) -> int:
     if longest <= long * 1.25:
         why["size"] = f"photos are {typical} pixels long, which this device takes as they are"
         return 0
-    why["size"] = f"photos are {typical} pixels long (half of them, at most {longest}); shrunk to {long} " + (
+    why["size"] = f"photos are {typical} pixels long (median; longest {longest}); shrunk to {long} " + (
         f"and no further, so that the smallest class (typically {small:.2%} of a photo) keeps its shape"
         if needed > most
         else "to be quick, which the classes are large enough for"

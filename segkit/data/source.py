@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import functools
+import importlib.util
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Optional
 
-from segkit import build
+from segkit import build, runtime
 from segkit.config import Config
 from segkit.datasets import Dataset
 from segkit.datasets.lists import ListError, Pair
@@ -101,6 +102,8 @@ def open_source(path: str, opts: Optional[list[str]] = None) -> Source:
 
 
 def _of_config(path: str, opts: Optional[list[str]]) -> Source:
+    if importlib.util.find_spec("paddle") is not None:  # the check of a config asks it: load it without its noise
+        runtime.require_paddle()
     cfg = Config(path, opts or [])
     parts = []
     for name in ("train", "val"):

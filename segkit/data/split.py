@@ -85,8 +85,9 @@ def assign(
         return ["train"]
     if len(members) < len(names):
         raise InputError(
-            f"{len(members)} groups of photos that belong together cannot fill {len(names)} parts ({', '.join(names)}"
-            "). Ask for fewer parts, or for other groups."
+            f"{'--folds' if folds else '--train, --val, --test'}: too many parts (got {len(names)}, expected at most "
+            f"{len(members)}, one for each group of photos that belong together, such as near-identical ones). Ask for "
+            "fewer parts, or for other groups."
         )
     demand = _demand(samples, members, stratify)
     lacking = np.ones((len(names), demand.shape[1]))  # of each part's own share, what it still lacks
@@ -122,7 +123,7 @@ def divide(samples: list[Sample], val: float, test: float, seed: int) -> list[st
     try:
         return assign(samples, shares, seed, stratify=True)
     except InputError as error:
-        logger.warning("%s So near-identical photos stand in several parts, and scores will be too good.", error)
+        logger.warning("%s Divided nevertheless: near-identical photos are in two parts, scores too good.", error)
         return assign(samples, shares, seed, stratify=True, together=False)
 
 

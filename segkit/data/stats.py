@@ -13,6 +13,7 @@ from segkit.data.findings import class_table
 from segkit.data.scan import Scan, scan
 from segkit.data.source import Source, open_source
 from segkit.errors import InputError
+from segkit.log import logger
 
 PERCENTILES = (0, 5, 25, 50, 75, 95, 100)
 # Bytes a pixel of the crop that a training step of batch 1 took beyond the model (RSS, float32, on the CPU):
@@ -36,6 +37,12 @@ def statistics(source: Union[str, Source], opts: Optional[list[str]] = None) -> 
     read = [item for item in first if item.mean is not None]
     if not read:
         raise InputError(f"{source.path}: no photo can be read. Run segkit data check on it.")
+    if len(read) < len(first):
+        logger.warning(
+            "%s: %d of %d photos cannot be read, and are not counted. Run segkit data check on it.",
+            source.path, len(first) - len(read), len(first),
+        )  # fmt: skip
+        first = read
     table = class_table(source, first)
     rows = [row for row in table if row["is_class"]]
     labelled = sum(sum(row["pixels"].values()) for row in rows)
