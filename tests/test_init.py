@@ -145,7 +145,7 @@ def test_bands(shared: Path, tmp_path: Path, caplog, monkeypatch) -> None:
             file = next((source / part).glob("sen1floods11_S2.*"))
             shutil.copy(file, tmp_path / "s" / part / f"{name}{file.suffix}")
     init(str(tmp_path / "s"), device=CPU)  # one picture twice
-    assert "near-identical photos stand in several parts, and scores will be too good" in caplog.text
+    assert "near-identical photos are in two parts, scores too good" in caplog.text
     (tmp_path / "s" / "segkit.yml").unlink()
     for name, line in (("train", "images/a.tif labels/a.png\n"), ("val", "images/b.tif labels/b.png\n")):
         (tmp_path / "s" / f"{name}.txt").write_text(line)
@@ -209,3 +209,14 @@ def test_warnings_name_what_they_are_about(tmp_path: Path, caplog, monkeypatch) 
     (data / "classes.txt").write_text("background\nthing\nghost\n")
     init(str(data), device=CPU)
     assert "classes that occur nowhere: 1 of 3 (2 ghost). Mend num_classes" in caplog.text
+
+
+def test_a_bad_line_in_a_list_does_not_lose_the_list(tmp_path: Path) -> None:
+    """The other lines were left out with it, and init went on with the photos of val.txt alone."""
+    data = make_data(tmp_path / "d", train=4, val=2)
+    with open(data / "train.txt", "a", encoding="utf-8") as file:
+        file.write("images/extra.png\n")
+    before = (data / "train.txt").read_bytes()
+    with pytest.raises(InputError, match=r"train\.txt:5: only 1 field .*images/extra\.png"):
+        init(str(data), device=CPU)
+    assert (data / "train.txt").read_bytes() == before and not (data / "segkit.yml").exists()

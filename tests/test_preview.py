@@ -16,7 +16,7 @@ from tests import tiny
 
 
 def test_tiles_are_the_photos_and_their_overlays(tmp_path: Path) -> None:
-    root = tiny.tiny.make_data(tmp_path / "data", train=4, val=2)
+    root = tiny.make_data(tmp_path / "data", train=4, val=2)
     paths = preview(str(root), str(tmp_path / "p.png"), count=1)
     sheet = sio.read_image(tmp_path / "p.png")
     assert sheet.shape == (24 + 12, 64 + 12, 3)

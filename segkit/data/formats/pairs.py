@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Optional
 
 from segkit.data.formats.base import natural
 from segkit.data.formats.files import IMAGE_ENDS, IMAGE_FOLDERS, LABEL_ENDS, LABEL_FOLDERS, PARTS, part_of, shown, walk
-from segkit.datasets.lists import read_list
+from segkit.datasets.lists import ListError, read_list
 from segkit.errors import InputError
 from segkit.io import IMAGE_SUFFIXES
 
@@ -52,6 +53,12 @@ def _listed(source: Path) -> Pairs:
             continue
         try:
             rows = read_list(str(path), str(source), labels_optional=part == "test")
+        except ListError as error:
+            if not any(os.path.isfile(image) for image, _ in error.pairs):
+                found.notes.append(f"{path.name} is no list of photos and masks, and was left aside")
+                continue
+            rows = error.pairs
+            found.problems += error.problems
         except InputError as error:
             if "the list has no samples" not in str(error):
                 found.notes.append(f"{path.name} is no list of photos and masks, and was left aside")
