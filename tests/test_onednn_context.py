@@ -355,3 +355,9 @@ def test_nothing_on_a_gpu(lines: list[str], monkeypatch: pytest.MonkeyPatch) -> 
     with onednn.convolutions(precision="bf16"):
         assert (paddle_conv._conv_nd, paddle_conv._C_ops) == before
     assert lines == []
+
+
+def test_the_environment_turns_it_off(monkeypatch) -> None:
+    monkeypatch.setenv("SEGKIT_ONEDNN", "0")
+    with pytest.raises(library.Unavailable, match="SEGKIT_ONEDNN=0"):
+        library.load.__wrapped__()

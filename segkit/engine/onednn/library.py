@@ -241,7 +241,12 @@ def _set_before_start(name: str) -> bool:
 
 @functools.lru_cache(maxsize=1)
 def load() -> Library:
-    """The library of the installed Paddle; `Unavailable` with the reason where there is none to use."""
+    """The library of the installed Paddle; `Unavailable` with the reason where there is none to use.
+
+    `SEGKIT_ONEDNN=0` in the environment turns it off for whole programs, such as the test suite.
+    """
+    if os.environ.get("SEGKIT_ONEDNN") == "0":
+        raise Unavailable("SEGKIT_ONEDNN=0")
     if sys.platform != "linux" or platform.machine().lower() not in ("x86_64", "amd64"):
         raise Unavailable(f"made for Linux on x86-64, this is {sys.platform} on {platform.machine()}")
     path = Path(paddle.__file__).parent / "libs" / "libdnnl.so.3"
