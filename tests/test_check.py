@@ -392,3 +392,15 @@ def test_the_commands_load_paddle_without_its_noise(tmp_path: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0 and "Warning" not in done.stderr, done.stderr
+
+
+def test_numbers_far_apart_are_told_without_those_between(root: Path) -> None:
+    copy = Copy(root)
+    copy.map_labels(lambda label: (label > 0).astype(np.uint8) * 200)
+    (root / "classes.txt").unlink(missing_ok=True)
+    told = check_dataset(str(root)).text()
+    assert "value 200" in told and "value 7 " not in told
+
+
+def test_one_class_too_few_is_no_shift() -> None:
+    assert "set `num_classes: 2`" in likely_reason([0, 1], 1, 255)

@@ -220,3 +220,12 @@ def test_a_bad_line_in_a_list_does_not_lose_the_list(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"train\.txt:5: only 1 field .*images/extra\.png"):
         init(str(data), device=CPU)
     assert (data / "train.txt").read_bytes() == before and not (data / "segkit.yml").exists()
+
+
+def test_the_command_to_go_on_with_can_be_pasted(tmp_path: Path, monkeypatch, capsys) -> None:
+    make_data(tmp_path / "my photos", train=4, val=2)
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["init", "my photos"]) == 0
+    assert "segkit train 'my photos/segkit.yml' --do_eval" in capsys.readouterr().err
+    assert cli.main(["data", "convert", "my photos", "--to", "o o"]) == 0
+    assert "segkit train 'o o/segkit.yml' --do_eval" in capsys.readouterr().err

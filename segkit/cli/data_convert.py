@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from segkit.cli.flags import add_options, options_from
@@ -32,5 +33,5 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         "photos linked" if args.link else "photos copied",
         ", ".join(report.class_names),
     )
-    logger.info("Train with: segkit train %s --do_eval", Path(report.out) / CONFIG)
+    logger.info("Train with: segkit train %s --do_eval", quote(str(Path(report.out) / CONFIG)))
     return dataclasses.asdict(report)

@@ -4,6 +4,7 @@ DIR/segkit.yml."""
 from __future__ import annotations
 
 import argparse
+from shlex import quote
 from typing import Any
 
 from segkit.cli.flags import add_options, options_from
@@ -26,7 +27,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     made = init(args.folder, args.labels, options_from(args, ConvertOptions))
     for title, reason in made.recipe.why.items():
         logger.info("%s: %s", title, reason)
-    logger.info("%s is ready. Train with: segkit train %s --do_eval", made.config, made.config)
+    logger.info("%s is ready. Train with: segkit train %s --do_eval", made.config, quote(str(made.config)))
     facts = made.facts
     return {
         "config": str(made.config),

@@ -89,7 +89,10 @@ class Report:
     def text(self) -> str:
         """The whole report as text."""
         parts = ", ".join(f"{name} {count}" for name, count in self.samples().items())
-        rows = [f"{self.source.path}: {parts} samples", *_histogram(class_table(self.source, self.scans))]
+        table = class_table(self.source, self.scans)
+        if not self.source.declared:  # numbers between those that occur are no classes that anyone named
+            table = [row for row in table if any(row["pixels"].values())]
+        rows = [f"{self.source.path}: {parts} samples", *_histogram(table)]
         for finding in self.findings:
             rows += ["", *finding.lines()]
         ending = f"{_count(len(self.errors), 'error')}, {_count(len(self.warnings), 'warning')}"

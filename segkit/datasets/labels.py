@@ -80,6 +80,8 @@ def likely_reason(values: list[int], num_classes: int, ignore_index: int) -> str
             "So many values look like a mask saved as JPEG, resized with interpolation, or a photo: "
             "save masks as PNG, resize them with nearest neighbour, and check the list file."
         )
+    if num_classes == 1 and classes == [0, 1]:
+        return "The background counts as a class too: set `num_classes: 2`, and give both a name where names are given."
     if classes == [0, num_classes] or (classes[0] >= 1 and classes[-1] == num_classes):
         return (
             f"The class ids seem to be shifted by one (1..{num_classes}): set `reduce_zero_label: True` (1 becomes 0, "
