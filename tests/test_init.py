@@ -229,3 +229,12 @@ def test_the_command_to_go_on_with_can_be_pasted(tmp_path: Path, monkeypatch, ca
     assert "segkit train 'my photos/segkit.yml' --do_eval" in capsys.readouterr().err
     assert cli.main(["data", "convert", "my photos", "--to", "o o"]) == 0
     assert "segkit train 'o o/segkit.yml' --do_eval" in capsys.readouterr().err
+
+
+def test_the_printed_time_is_of_training_alone() -> None:
+    one = choose(facts((64, 64), [0.5, 0.5], 2), CPU).why["iters"]
+    assert one == "about 1 minute of training on 2 CPU cores, evaluations on top; 1200 passes over 2 photos"
+    assert (
+        "minutes of training on 2 CPU cores, evaluations on top; "
+        in choose(facts((900, 900), [0.5, 0.5]), CPU).why["iters"]
+    )

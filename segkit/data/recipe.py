@@ -131,7 +131,7 @@ def _schedule(
         batch = int(np.clip(fits, 1, 16))
         iters = int(np.clip(train * 100 / batch, 3000, 80000))
         why["batch"] = f"fits {device.memory_gb:.0f} GB with room to spare"
-        why["iters"] = f"{iters * batch / train:.0f} passes over {train} photos"
+        why["iters"] = f"{iters * batch / train:.0f} passes over {_photos(train)}"
         return batch, iters
     batch = 8 if train >= 64 and megapixels <= 0.04 else 4
     second = CORE_SECONDS / device.cores * megapixels * batch * (channels / 16) ** 1.8
@@ -140,10 +140,20 @@ def _schedule(
     iters = int(np.clip(min(fits, enough), 200, 20000))
     why["batch"] = "small batches learn fast from few photos" if batch == 4 else "small crops: 8 steady the statistics"
     why["iters"] = (
-        f"about {iters * second / 60:.0f} minutes on {device.cores} CPU cores, {iters * batch / train:.0f} passes over "
-        f"{train} photos" + ("; more iterations would still help" if fits < enough else "")
+        f"about {_minutes(iters * second)} of training on {device.cores} CPU cores, evaluations on top; "
+        f"{iters * batch / train:.0f} passes over {_photos(train)}"
+        + ("; more iterations would still help" if fits < enough else "")
     )
     return batch, iters
+
+
+def _minutes(seconds: float) -> str:
+    minutes = max(1, round(seconds / 60))
+    return f"{minutes} minute{'s' * (minutes != 1)}"
+
+
+def _photos(count: int) -> str:
+    return f"{count} photo{'s' * (count != 1)}"
 
 
 def _weights(facts: Facts, why: dict[str, str]) -> list[float]:
