@@ -1,7 +1,8 @@
-"""oneDNN's bilinear interpolation and cross entropy against Paddle's own: outputs, gradients, fall-backs."""
+"""oneDNN's interpolation, cross entropy, ReLU and max-pooling against Paddle's own: outputs, gradients, fall-backs."""
 
 from __future__ import annotations
 
+import gc
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import paddle.nn.functional as F
 import pytest
 
 from segkit.engine import onednn
-from segkit.engine.onednn import cross_entropy, library, resampling
+from segkit.engine.onednn import activation, cross_entropy, functional, library, pooling, resampling
 from segkit.engine.onednn.library import Unavailable
 from tests.convolution_cases import distance, run
 
@@ -118,3 +119,108 @@ def test_labels_that_are_no_class_are_left_to_paddle() -> None:
     with onednn.convolutions(), pytest.raises(Exception, match=r"(?i)label|class"):
         F.cross_entropy(x, label, axis=1)
     assert onednn.counts[name] == before + 1
+
+
+@pytest.mark.parametrize("shape", [(3, 5, 7, 11), (2, 1000), (6,), (1, 1, 1, 1)])
+def test_relu_equals_paddles(shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(activation, "LEAST", 0)
+    x = np.random.default_rng(0).integers(-2, 3, shape).astype("float32")  # zeros among them
+    expected, got = both(lambda: run(F.relu, [x]), activation.RELU)
+    for a, b in zip(got, expected):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_relu_of_what_is_no_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(activation, "LEAST", 0)
+    x = np.array([np.nan, -np.inf, np.inf, -0.0] * 9, "float32")
+    expected, got = both(lambda: run(F.relu, [x]), activation.RELU)
+    np.testing.assert_array_equal(got[0], expected[0])
+
+
+def test_relu_in_a_layer_of_a_view(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(activation, "LEAST", 0)
+    x = np.random.default_rng(0).standard_normal((4, 6)).astype("float32")
+    expected, got = both(lambda: run(lambda t: paddle.nn.ReLU()(t.t()), [x]), activation.RELU)
+    for a, b in zip(got, expected):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_output_of_a_relu_changed_in_place_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(activation, "LEAST", 0)
+    x = paddle.randn([2, 3])
+    x.stop_gradient = False
+    with onednn.convolutions():
+        y = F.relu(x)
+        y.scale_(2.0)
+        with pytest.raises((RuntimeError, OSError), match="the gradient of a ReLU needs was changed in place"):
+            y.sum().backward()
+
+
+def test_a_relu_without_backward_keeps_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(activation, "LEAST", 0)
+    x = paddle.randn([3, 5])
+    x.stop_gradient = False
+    freed = []
+
+    class Counted(activation.ReluGradient):
+        def __del__(self) -> None:
+            freed.append(1)
+
+    monkeypatch.setattr(activation, "ReluGradient", Counted)
+    functional._cache.clear()
+    with onednn.convolutions():
+        y = F.relu(x)
+        functional._cache.clear()
+        assert not freed
+        del y
+        gc.collect()
+    assert freed == [1]
+
+
+@pytest.mark.parametrize("seed", range(24))
+def test_max_pooling_equals_paddles(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pooling, "LEAST", 0)
+    rng = np.random.default_rng(seed)
+    size = [int(n) for n in rng.integers(1, 5, 2)]
+    padding = [int(rng.integers(0, n // 2 + 1)) for n in size]
+    if seed % 3 == 0:
+        padding = [padding[0], 0, 0, padding[1]]  # top, bottom, left, right
+    options = {"kernel_size": size, "stride": [int(n) for n in rng.integers(1, 4, 2)], "padding": padding}
+    shape = (int(rng.integers(1, 4)), int(rng.choice([1, 16, 20])), *(int(n) for n in rng.integers(5, 30, 2)))
+    x = rng.standard_normal(shape).astype("float32")
+    if seed % 2:
+        x = np.maximum(np.round(x), 0)  # many that are equal: the first of them gets the gradient
+    expected, got = both(lambda: run(lambda t: F.max_pool2d(t, **options), [x]), pooling.MAX_POOLING)
+    assert max(distance(a, b) for a, b in zip(got, expected)) < 1e-6
+
+
+def test_max_pooling_of_a_big_map_without_gradients() -> None:
+    """There oneDNN's fast kernel wants its own layout."""
+    x = paddle.randn([1, 20, 400, 400])
+    with paddle.no_grad():
+        expected, got = both(lambda: [F.max_pool2d(x, 2).numpy()], pooling.MAX_POOLING)
+    np.testing.assert_array_equal(got[0], expected[0])
+    both(lambda: [F.max_pool2d(x[:, :3], 2).numpy()], "oneDNN: max-pooling: no fast kernel for few channels")
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"ceil_mode": True}, "max-pooling: adaptive, rounded up or padded by a rule"),
+        ({"padding": "same"}, "max-pooling: adaptive, rounded up or padded by a rule"),
+        ({"data_format": "NHWC"}, "max-pooling: data format NHWC"),
+    ],
+)
+def test_max_pooling_that_paddle_computes(options: dict[str, Any], reason: str) -> None:
+    x = paddle.randn([1, 64, 33, 64])
+    expected, got = both(lambda: [F.max_pool2d(x, 2, 2, **options).numpy()], reason)
+    np.testing.assert_array_equal(got[0], expected[0])
+
+
+def test_averages_and_small_maps_are_left_to_paddle() -> None:
+    before = onednn.counts.copy()
+    with onednn.convolutions():
+        F.avg_pool2d(paddle.randn([1, 64, 64, 64]), 2)
+        F.max_pool2d(paddle.randn([1, 4, 8, 8]), 2)
+        F.relu(paddle.randn([1, 4, 8, 8]))
+    assert onednn.counts == before

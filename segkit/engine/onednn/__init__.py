@@ -1,4 +1,4 @@
-"""Convolutions, interpolation and cross entropy on the CPU by oneDNN, which every Paddle wheel for Linux brings.
+"""Convolutions and what stands between them on the CPU by oneDNN, which every Paddle wheel for Linux brings.
 
 Paddle's own CPU kernels unfold the image and multiply matrices; oneDNN's are two to five times faster.
 """

@@ -9,14 +9,18 @@ from dataclasses import dataclass
 from typing import Any, Callable, Iterator
 
 import paddle
+from paddle.nn.functional import activation as paddle_activation
 from paddle.nn.functional import common as paddle_common
 from paddle.nn.functional import conv as paddle_conv
 from paddle.nn.functional import loss as paddle_loss
+from paddle.nn.functional import pooling as paddle_pooling
 
 from segkit.engine.onednn import selfcheck
+from segkit.engine.onednn.activation import relu
 from segkit.engine.onednn.cross_entropy import cross_entropy
 from segkit.engine.onednn.functional import Fallback, convolve, fell_back
 from segkit.engine.onednn.library import Library, Unavailable, load
+from segkit.engine.onednn.pooling import max_pool
 from segkit.engine.onednn.resampling import interpolate
 from segkit.errors import InputError
 from segkit.log import logger
@@ -107,8 +111,10 @@ def _opened(mode: _Mode) -> Iterator[None]:
             for module, name, hook in (
                 (paddle_conv, "_conv_nd", _layer_hook),
                 (paddle_conv, "_C_ops", _convolution_operators),
-                (paddle_common, "_C_ops", _interpolation_operators),
-                (paddle_loss, "_C_ops", _loss_operators),
+                (paddle_common, "_C_ops", _replacing("bilinear_interp", interpolate)),
+                (paddle_loss, "_C_ops", _replacing("cross_entropy_with_softmax", cross_entropy, 2)),
+                (paddle_activation, "_C_ops", _replacing("relu", relu)),
+                (paddle_pooling, "_C_ops", _replacing("pool2d", max_pool)),
             ):
                 original = getattr(module, name)
                 _originals.append((module, name, original))
@@ -190,13 +196,9 @@ def _convolution_operators(original: Any) -> _Operators:
     )
 
 
-def _interpolation_operators(original: Any) -> _Operators:
-    return _Operators(original, {"bilinear_interp": functools.partial(_tensor_hook, kernel=interpolate, tensors=1)})
-
-
-def _loss_operators(original: Any) -> _Operators:
-    hook = functools.partial(_tensor_hook, kernel=cross_entropy, tensors=2)
-    return _Operators(original, {"cross_entropy_with_softmax": hook})
+def _replacing(name: str, kernel: Callable[..., Any], tensors: int = 1) -> Callable[[Any], _Operators]:
+    hook = functools.partial(_tensor_hook, kernel=kernel, tensors=tensors)
+    return lambda original: _Operators(original, {name: hook})
 
 
 def _tensor_hook(original: Callable[..., Any], kernel: Callable[..., Any], tensors: int) -> Callable[..., Any]:

@@ -25,6 +25,24 @@ class Fallback(Exception):
     """Paddle's kernel computes this one; the message is the reason."""
 
 
+def saved(ctx: Any, *tensors: paddle.Tensor) -> None:
+    """Keep tensors for `unchanged` in the backward pass."""
+    ctx.versions = [t.inplace_version for t in tensors]
+    ctx.save_for_backward(*tensors)
+
+
+def unchanged(ctx: Any, what: str) -> list[paddle.Tensor]:
+    """What `saved` has kept; `RuntimeError` where it was changed in place since. `what` it belongs to."""
+    tensors = list(ctx.saved_tensor())
+    for tensor, version in zip(tensors, ctx.versions):
+        if tensor.inplace_version != version:
+            raise RuntimeError(
+                f"a tensor of shape {list(tensor.shape)} that the gradient of {what} needs was changed in place "
+                f"after the forward pass (its version is {tensor.inplace_version}, expected {version})"
+            )
+    return tensors
+
+
 class _Function(PyLayer):
     """A convolution in Paddle's graph."""
 
@@ -35,28 +53,17 @@ class _Function(PyLayer):
         ctx.convolution = convolution
         ctx.wants = [t is not None and not t.stop_gradient for t in (x, weight, bias)]
         ctx.inputs = 2 if bias is None else 3
-        saved, versions = [], []
-        if ctx.wants[0]:
-            saved.append(weight)
-            versions.append(weight.inplace_version)
+        kept = [weight] if ctx.wants[0] else []
         if ctx.wants[1] or ctx.wants[2]:
-            saved.append(x if source is None else source)
-            versions.append(saved[-1].inplace_version)
-        ctx.versions = versions
-        ctx.save_for_backward(*saved)
+            kept.append(x if source is None else source)
+        saved(ctx, *kept)
         return y
 
     @staticmethod
     def backward(ctx: Any, gradient: Any) -> tuple[Any, ...]:
-        saved = list(ctx.saved_tensor())
-        for tensor, version in zip(saved, ctx.versions):
-            if tensor.inplace_version != version:
-                raise RuntimeError(
-                    f"a tensor of shape {tensor.shape} that the gradient of a convolution needs was changed in place "
-                    f"after the forward pass (its version is {tensor.inplace_version}, expected {version})"
-                )
-        weight = saved.pop(0) if ctx.wants[0] else None
-        source = saved.pop(0) if saved else None
+        kept = unchanged(ctx, "a convolution")
+        weight = kept.pop(0) if ctx.wants[0] else None
+        source = kept.pop(0) if kept else None
         gradient = gradient if gradient.is_contiguous() else gradient.contiguous()
         with ctx.convolution.library.session():
             results = ctx.convolution.backward(gradient.data_ptr(), _address(source), _address(weight))
@@ -109,9 +116,9 @@ def fell_back(reason: str, *tensors: Any) -> None:
         logger.info("convolutions: Paddle's kernel for %s: %s (later ones are only counted)", shapes, reason)
 
 
-def check_tensors(tensors: Sequence[Any], data_format: str, what: str = "") -> None:
+def check_tensors(tensors: Sequence[Any], data_format: str, what: str = "", dimensions: bool = True) -> None:
     """`Fallback`, its message after `what`, unless these (None left out) are NCHW float32 tensors on the CPU, the
-    first two of four dimensions."""
+    first two (where `dimensions` matter) of four dimensions."""
     if data_format not in ("NCHW", "AnyLayout"):
         raise Fallback(f"{what}data format {data_format}")
     for tensor in tensors:
@@ -123,7 +130,7 @@ def check_tensors(tensors: Sequence[Any], data_format: str, what: str = "") -> N
             raise Fallback(f"{what}tensor on {tensor.place}")
         if tensor.is_dist():
             raise Fallback(f"{what}tensor divided among devices")
-    if any(t.ndim != 4 for t in tensors[:2]):
+    if dimensions and any(t.ndim != 4 for t in tensors[:2]):
         raise Fallback(f"{what}{tensors[0].ndim} dimensions")
     if any(0 in t.shape for t in tensors[:2]):
         raise Fallback(f"{what}empty tensor")

@@ -13,7 +13,7 @@ import platform
 import sys
 import threading
 from contextlib import contextmanager
-from ctypes import POINTER, byref, c_char_p, c_int, c_int64, c_size_t, c_uint, c_void_p
+from ctypes import POINTER, byref, c_char_p, c_float, c_int, c_int64, c_size_t, c_uint, c_void_p
 from pathlib import Path
 from typing import Iterator, Sequence
 
@@ -27,12 +27,13 @@ ANY, PLAIN = 1, {1: 2, 4: 5, 5: 6}  # dnnl_format_tag_t: free choice; a, abcd, a
 BLOCKED = 78  # dnnl_format_tag_t: aBcd16b
 FORWARD_TRAINING = 64  # dnnl_prop_kind_t
 CONVOLUTION_DIRECT, DECONVOLUTION_DIRECT = 1, 10  # dnnl_alg_kind_t
-RESAMPLING_LINEAR, LOG_SOFTMAX = 0x2FFF1, 0x30001
+RESAMPLING_LINEAR, LOG_SOFTMAX, RELU_BY_OUTPUT, POOLING_MAX = 0x2FFF1, 0x30001, 0x100, 0x1FF
 SRC, DST, WEIGHTS, BIAS = 1, 17, 33, 41  # DNNL_ARG_*
-DIFF_SRC, DIFF_DST, DIFF_WEIGHTS, DIFF_BIAS = 129, 145, 161, 169
+DIFF_SRC, DIFF_DST, DIFF_WEIGHTS, DIFF_BIAS, WORKSPACE = 129, 145, 161, 169, 64
 QUERY_IMPLEMENTATION = 8  # dnnl_query_t
 SCRATCHPAD, SCRATCHPAD_BY_USER, QUERY_SCRATCHPAD = 80, 1, 136
 QUERY_SRC, QUERY_DIFF_SRC, QUERY_WEIGHTS, QUERY_DIFF_WEIGHTS, QUERY_DST, QUERY_DIFF_DST = 129, 130, 131, 132, 133, 134
+QUERY_WORKSPACE = 135
 ISA_AVX512_BF16, ISA_AMX = 0xE7, 0xFEF  # dnnl_cpu_isa_t: sets of bits, each holding those before it
 
 
@@ -84,6 +85,16 @@ _SIGNATURES = {
     ),
     "dnnl_resampling_forward_primitive_desc_create": (c_int, [c_void_p, c_void_p, c_int, c_int, *[c_void_p] * 4]),
     "dnnl_resampling_backward_primitive_desc_create": (c_int, [c_void_p, c_void_p, c_int, *[c_void_p] * 5]),
+    "dnnl_eltwise_forward_primitive_desc_create": (
+        c_int,
+        [c_void_p, c_void_p, c_int, c_int, c_void_p, c_void_p, c_float, c_float, c_void_p],
+    ),
+    "dnnl_eltwise_backward_primitive_desc_create": (
+        c_int,
+        [c_void_p, c_void_p, c_int, *[c_void_p] * 3, c_float, c_float, *[c_void_p] * 2],
+    ),
+    "dnnl_pooling_forward_primitive_desc_create": (c_int, [c_void_p, c_void_p, c_int, c_int, *[c_void_p] * 8]),
+    "dnnl_pooling_backward_primitive_desc_create": (c_int, [c_void_p, c_void_p, c_int, *[c_void_p] * 9]),
 }
 for _kind in ("convolution", "deconvolution"):
     # pd, engine, (prop kind,) algorithm, 3 or 4 descriptors, strides, dilates, padding left, right, (hint,) attributes

@@ -37,8 +37,8 @@ def agrees(library: Library, bf16: bool) -> None:
 
 
 def reached() -> None:
-    """`Unavailable` unless Paddle's functions go through the hooks (its internals may change), and interpolation and
-    cross entropy give what numpy gives."""
+    """`Unavailable` unless Paddle's functions go through the hooks (its internals may change), and the other kernels
+    give what numpy gives."""
     before = counts.copy()
     x, weight = paddle.ones([1, 2, 4, 4]), paddle.ones([2, 2, 3, 3])
     with paddle.no_grad():
@@ -52,13 +52,26 @@ def reached() -> None:
         ramp = paddle.arange(64, dtype="float32").expand([1, 16, 16, 64])
         doubled = F.interpolate(ramp, scale_factor=2, mode="bilinear").numpy()
         loss = F.cross_entropy(_scores(), paddle.zeros([1, 128, 128], "int64"), axis=1)
+    spots, pooled = _spots()
     found = sum((counts - before).values())
     _restore(before)
-    if found != 6:
-        raise Unavailable(f"Paddle {paddle.__version__} calls its functions in another way ({found} of 6 reached)")
+    if found != 8:
+        raise Unavailable(f"Paddle {paddle.__version__} calls its functions in another way ({found} of 8 reached)")
     wanted = np.clip((np.arange(128) + 0.5) / 2 - 0.5, 0, 63)
     if np.abs(doubled - wanted).max() > 1e-4 * 63 or abs(float(loss) - np.log1p(np.e)) > 1e-4:
         raise Unavailable("interpolation or cross entropy of a small map is wrong")
+    if not (np.array_equal(spots, np.tile([[0.0, 1.0], [0.0, 0.0]], [1, 2, 128, 128])) and np.all(pooled == 3)):
+        raise Unavailable("ReLU or max-pooling of a small map is wrong")
+
+
+def _spots() -> tuple[np.ndarray, np.ndarray]:
+    """The gradient of the largest of every four pixels -1, 3, 2 and -2, after a ReLU, and those largest."""
+    with paddle.enable_grad():
+        x = paddle.to_tensor([[-1.0, 3.0], [2.0, -2.0]]).tile([1, 2, 128, 128])
+        x.stop_gradient = False
+        pooled = F.max_pool2d(F.relu(x), 2)
+        pooled.sum().backward()
+    return x.grad.numpy(), pooled.numpy()
 
 
 def _scores() -> paddle.Tensor:
