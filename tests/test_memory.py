@@ -11,6 +11,12 @@ import pytest
 from segkit.engine import memory
 
 
+@pytest.fixture(autouse=True)
+def outcome(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is said is put back."""
+    monkeypatch.setattr(memory, "_outcome", memory._outcome)
+
+
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
     """Calls of mallopt, which is not really called."""
@@ -34,6 +40,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
 def test_thresholds(calls: list[tuple[int, int]]) -> None:
     assert memory.tune_malloc() is True
     assert calls == [(-3, 1 << 30), (-1, (1 << 31) - 1), (-2, 256 << 20)]
+    assert memory.outcome().startswith("kept for the next step (faster")
 
 
 @pytest.mark.parametrize(
@@ -50,6 +57,7 @@ def test_left_alone(case: str, calls: list[Any], monkeypatch: pytest.MonkeyPatch
         monkeypatch.setenv(case, "/usr/lib/libjemalloc.so" if case == "LD_PRELOAD" else "1")
     assert memory.tune_malloc() is False
     assert calls == []
+    assert memory.outcome().startswith("given back at once, which is slower: ")
 
 
 def test_available_memory_is_within_the_machines() -> None:

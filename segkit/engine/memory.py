@@ -16,6 +16,8 @@ TRIM_THRESHOLD = (1 << 31) - 1
 TOP_PAD = 256 << 20
 LEAST_MEMORY = 8 << 30
 
+_outcome = "as malloc does it"
+
 
 def tune_malloc() -> bool:
     """Serve blocks up to 1 GiB from a heap that is never trimmed; returns whether it was done.
@@ -24,16 +26,24 @@ def tune_malloc() -> bool:
     U-Net), so it is done only with 8 GiB of memory free. Nothing happens without glibc, and where the
     user has set MALLOC_* or GLIBC_TUNABLES. Call it before the first big tensor; calling it again is harmless.
     """
+    global _outcome
     refusal = _refusal()
     if refusal:
+        _outcome = f"given back at once, which is slower: {refusal}"
         logger.debug("malloc: left as it is: %s", refusal)
         return False
     mallopt = ctypes.CDLL(None).mallopt
     settings = ((M_MMAP_THRESHOLD, MMAP_THRESHOLD), (M_TRIM_THRESHOLD, TRIM_THRESHOLD), (M_TOP_PAD, TOP_PAD))
     results = [mallopt(name, value) for name, value in settings]
     done = all(results)
+    _outcome = f"kept for the next step{'' if done else ' as far as glibc allows'} (faster, up to twice the peak)"
     logger.debug("malloc: big blocks stay in the process%s", "" if done else " as far as glibc allows")
     return done
+
+
+def outcome() -> str:
+    """What becomes of freed memory since `tune_malloc` was called, for the start screen."""
+    return _outcome
 
 
 def _refusal() -> str | None:

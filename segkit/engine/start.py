@@ -11,6 +11,7 @@ import paddle
 from segkit import __version__
 from segkit.config import Config
 from segkit.dist import world_size
+from segkit.engine import memory
 from segkit.engine.download import is_url, weights_from
 from segkit.engine.weights import load_weights
 from segkit.errors import InputError
@@ -50,6 +51,7 @@ def say_start(cfg: Config, options: TrainOptions, dataset: Any, model: paddle.nn
     frozen = sum(p.size for p in weights if p.stop_gradient)
     rows = {
         "device": f"{paddle.get_device()}, {threads()}{options.precision}",
+        **({"memory": f"freed memory is {memory.outcome()}"} if paddle.get_device() == "cpu" else {}),
         "data": f"{len(dataset)} training images, {dataset.num_classes} classes: {_names(dataset.class_names)}",
         "model": f"{cfg.data['model']['type']}, {parameters:,} parameters"
         + (f", {frozen:,} of them frozen" if frozen else ""),

@@ -1,0 +1,51 @@
+"""What training on the CPU sets up and says about it: threads, memory, kernels."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.tiny import make_data, tiny_config
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("cpu")
+    return tiny_config(make_data(folder / "data"), folder / "config.yml", iters=2)
+
+
+def start_screen(config: Path, root: Path, out: Path, *flags: str, **environment: str) -> str:
+    """What a short training in a process of its own prints."""
+    command = [sys.executable, "-m", "segkit", "train", "--config", str(config), "--device", "cpu", *flags]
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(("OMP_", "MALLOC_"))}
+    done = subprocess.run(
+        [*command, "--save_dir", str(out), "--num_workers", "0"],
+        cwd=root,
+        env={**kept, **environment},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout + done.stderr
+
+
+def test_what_the_environment_sets_is_respected_and_said(config: Path, root: Path, tmp_path: Path) -> None:
+    said = start_screen(config, root, tmp_path / "out", OMP_NUM_THREADS="3", MALLOC_TRIM_THRESHOLD_="1000000")
+    assert "device    cpu, 3 threads, fp32" in said
+    assert "memory    freed memory is given back at once, which is slower: the environment sets it" in said
+    if "convolutions: oneDNN" in said:
+        assert "float32, 3 threads" in said
+    else:
+        assert "because oneDNN cannot be used here" in said
+
+
+def test_no_onednn_means_paddles_kernels(config: Path, root: Path, tmp_path: Path) -> None:
+    said = start_screen(config, root, tmp_path / "out", "--no_onednn")
+    assert "convolutions: Paddle's own kernels, as asked" in said
+    assert "convolutions: oneDNN" not in said
+    assert "memory    freed memory is " in said
