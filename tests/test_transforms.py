@@ -320,6 +320,12 @@ def test_noise_and_blur_do_what_they_say() -> None:
     for kind in ("gaussian", "median", "blur"):
         blurred = make("RandomBlur", blur_type=kind)({"image": stripes["image"].copy()}, rng(1))["image"]
         assert (blurred != stripes["image"]).any() and blurred.dtype == np.uint8
+        for bands in (1, 2, 5, 13):  # a band is blurred as it is alone
+            image = rng(bands).integers(0, 256, (20, 20, bands), np.uint8)
+            blur = make("RandomBlur", blur_type=kind, prob=1)
+            got = blur({"image": image}, rng(1))["image"]
+            alone = [blur({"image": image[..., [band]]}, rng(1))["image"] for band in range(bands)]
+            assert np.array_equal(got, np.concatenate(alone, 2))
     untouched = make("RandomBlur", prob=0)(dict(stripes), rng())["image"]
     assert untouched is stripes["image"]
 

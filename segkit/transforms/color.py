@@ -193,7 +193,9 @@ class RandomBlur:
         if kind == "gaussian":
             blurred = cv2.GaussianBlur(image, (window, window), 0)
         elif kind == "median":
-            blurred = cv2.medianBlur(image, window)
+            bands = image.shape[2]
+            parts = [image] if bands in (1, 3, 4) else np.split(image, bands, axis=2)  # OpenCV knows no other numbers
+            blurred = np.dstack([cv2.medianBlur(np.ascontiguousarray(part), window) for part in parts])
         else:
             blurred = cv2.blur(image, (window, window))
         sample["image"] = blurred.reshape(image.shape).astype(sample["image"].dtype, copy=False)
