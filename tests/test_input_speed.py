@@ -9,6 +9,7 @@ import numpy as np
 import paddle
 import pytest
 
+from segkit.datasets.dataset import Dataset
 from segkit.engine import loader as module
 from segkit.engine.collate import collate, collate_one, normalised
 from segkit.engine.loader import eval_loader, scaled, train_loader
@@ -106,17 +107,20 @@ def test_hue_turns_the_hue_alone_and_wraps():
 NORMAL = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
 
 
-class Photos:
-    """Seeded noise through transforms, as a data set does it."""
+class Photos(Dataset):
+    """Seeded noise instead of files."""
 
     def __init__(self, transforms: list, bands: int = 3, count: int = 6):
-        self.transforms, self.bands, self.count = Compose(transforms), bands, count
+        self.transforms, self.bands, self.count, self._label_transforms = Compose(transforms), bands, count, []
+        self.num_classes, self.ignore_index, self.use_multilabel, self.training = 20, 255, False, True
+
+    edge = False
 
     def __len__(self) -> int:
         return self.count
 
-    def get(self, index: int, rng: np.random.Generator) -> dict:
-        return self.transforms(photo(24, 30, index, self.bands), rng)
+    def read(self, index: int) -> dict:
+        return photo(24, 30, index, self.bands)
 
 
 def plain(dataset, keys) -> np.ndarray:
@@ -162,6 +166,65 @@ def test_normalisation_is_put_off_only_where_nothing_looks_at_pixels_after_it():
     with late.postponed():
         sample = {**photo(9, 9), "image": np.ones((9, 9, 3), np.float32)}
         assert Compose(last)(sample, np.random.default_rng(0))["image"].dtype == np.float32
+
+
+class Ranged(TRANSFORMS.get("RandomHorizontalFlip")):
+    """A user's transform that stands on one of segkit's and looks at pixels."""
+
+    def __call__(self, sample, rng):
+        assert sample["image"].dtype == np.float32
+        return {**sample, "image": sample["image"] - sample["image"].min()}
+
+
+class Doubled(TRANSFORMS.get("Normalize")):
+    """A user's normalisation."""
+
+    def __call__(self, sample, rng):
+        return {**sample, "image": 2 * super().__call__(sample, rng)["image"]}
+
+
+class Mixed(Photos):
+    """A data set whose `get` computes with what the transforms gave."""
+
+    def get(self, index, rng):
+        sample = super().get(index, rng)
+        return {**sample, "image": (sample["image"] + super().get((index + 1) % len(self), rng)["image"]) / 2}
+
+
+TWICE = make("Normalize", **NORMAL)
+
+
+@pytest.mark.parametrize(
+    "dataset",
+    [
+        Photos([make("Normalize", **NORMAL), Ranged(1.0)]),
+        Photos([Doubled(), make("RandomVerticalFlip")]),
+        Photos([TWICE, make("RandomVerticalFlip"), TWICE]),
+        Photos([make("Normalize"), make("Normalize", **NORMAL)]),
+        Photos([Compose([make("RandomHorizontalFlip"), make("Normalize")]), Compose([Ranged()])]),
+        Mixed([make("Normalize")]),
+    ],
+    ids=["subclass after it", "subclass of it", "one object twice", "two", "nested", "own get"],
+)
+def test_what_looks_at_pixels_sees_them_normalised(dataset):
+    with train_loader(dataset, 2, 0) as batches:
+        keys = next(iter(batches.sampler))
+        np.testing.assert_array_equal(next(batches)["image"].numpy(), plain(dataset, keys))
+
+
+class Elsewhere(TRANSFORMS.get("RandomPaddingCrop")):
+    """A user's crop: always at the top left."""
+
+    def __call__(self, sample, rng):
+        return {**sample, "image": sample["image"][:8, :8], "label": sample["label"][:8, :8]}
+
+
+def test_a_users_crop_after_a_resize_is_the_users():
+    sample = photo(60, 60)
+    resize = make("Resize", target_size=[120, 120])
+    got = Compose([resize, Elsewhere([8, 8])])(sample, np.random.default_rng(0))
+    whole = resize({**sample, "geometry": []}, None)
+    assert np.array_equal(got["image"], whole["image"][:8, :8])
 
 
 def test_a_batch_of_bytes_and_floats_is_floats():

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import pickle
 import traceback
+from contextlib import nullcontext
 from typing import Any, List
 
 import numpy as np
 
+from segkit.datasets.dataset import Dataset
 from segkit.engine.sampler import Position
 from segkit.errors import InputError
 from segkit.transforms import late
@@ -52,6 +54,8 @@ class Reader:
     def __init__(self, dataset: Any, seed: int):
         self.dataset = dataset
         self.seed = seed
+        # A `get` of the user's own may look at the pixels that the transforms gave it.
+        self._late = getattr(type(dataset), "get", None) is Dataset.get
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -59,7 +63,7 @@ class Reader:
     def __getitem__(self, key: Position) -> Any:
         epoch, number = key
         try:
-            with late.postponed():
+            with late.postponed() if self._late else nullcontext():
                 return self.dataset.get(number % len(self.dataset), np.random.default_rng([self.seed, epoch, number]))
         except Exception as error:
             return Failure(error)

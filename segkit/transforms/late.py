@@ -1,8 +1,9 @@
 """Normalisation put off until images are bytes no longer: in the batch, or on the device.
 
-A loader that normalises itself asks for it by `postponed()`. Then `Compose` leaves out a `Normalize` that nothing
-which looks at pixel values follows, and the sample has `normalize`, float32 [256, C]: what to put for each value of
-each band. Everyone else gets float32 images from the transforms, as always.
+A loader that normalises itself asks for it by `postponed()`, of data sets whose samples it gets straight from
+`Compose`. Then that leaves out a `Normalize` that nothing which looks at pixel values follows, and the sample has
+`normalize`, float32 [256, C]: what to put for each value of each band. Everyone else gets float32 images from the
+transforms, as always: also what stands around a `Compose`, be it another one or a data set's own `get`.
 """
 
 from __future__ import annotations
@@ -21,7 +22,17 @@ _wanted: ContextVar[bool] = ContextVar("normalize_late", default=False)
 @contextmanager
 def postponed() -> Iterator[None]:
     """Within this block, and this thread, samples of 8-bit images may come with `normalize` still to be done."""
-    token = _wanted.set(True)
+    yield from _wanting(True)
+
+
+@contextmanager
+def at_once() -> Iterator[None]:
+    """Within this block every Normalize is done where it stands."""
+    yield from _wanting(False)
+
+
+def _wanting(value: bool) -> Iterator[None]:
+    token = _wanted.set(value)
     try:
         yield
     finally:
