@@ -238,3 +238,8 @@ def test_the_printed_time_is_of_training_alone() -> None:
         "minutes of training on 2 CPU cores, evaluations on top; "
         in choose(facts((900, 900), [0.5, 0.5]), CPU).why["iters"]
     )
+
+
+def test_a_small_crop_is_not_called_most_of_a_photo() -> None:
+    assert choose(facts((1024, 2048), [0.9999, 0.0001]), CPU).why["crop"].startswith("a window of 3% of a photo, in")
+    assert choose(facts((600, 800), [0.5, 0.5]), CPU).why["crop"].startswith("most of a photo, in")

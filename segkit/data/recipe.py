@@ -116,7 +116,9 @@ def _crop(facts: Facts, device: Device, long: int, why: dict[str, str]) -> tuple
     scale = long / max(height, width) if long else 1.0
     most = 512 if device.gpu else 256
     crop = tuple(int(np.clip(side * scale // 32 * 32, 64, most)) for side in (width, height))
-    why["crop"] = f"most of a photo, in multiples of 32, at most {most} on this device"
+    share = min(1.0, crop[0] * crop[1] / (height * width * scale**2))
+    what = "most of a photo" if share > 0.5 else f"a window of {share:.0%} of a photo"
+    why["crop"] = f"{what}, in multiples of 32, at most {most} on this device"
     return crop
 
 
