@@ -533,3 +533,30 @@ def test_where_nothing_can_be_written_or_found(tmp_path: Path, capsys) -> None:
         run(tmp_path / "s", tmp_path / "s", overwrite=True, link=True)
     assert cli.main([*argv, str(tmp_path / "p"), "--format", "color"]) == 0
     assert "is read as color, as --format says" in capsys.readouterr().err
+
+
+def test_masks_below_the_folder_of_photos_are_no_photos(tmp_path: Path) -> None:
+    for name in "ab":
+        photo(tmp_path / "d" / "images" / f"{name}.png")
+        save(tmp_path / "d" / "labels" / f"{name}.png", np.eye(12, 16, dtype=np.uint8))
+    for source, images in (("d/labels", "d"), ("d", "d/images")):
+        out = tmp_path / f"o_{images.replace('/', '_')}"
+        report = run(tmp_path / source, out, images=str(tmp_path / images), format="index")
+        assert report.photos == 2 and not list(out.glob("images/**/labels"))
+
+
+@pytest.mark.parametrize(
+    "entry, message",
+    [
+        ({"images": [1]}, "entry 1 of its images lacks id, file_name, height, width"),
+        ({"images": {"a": 1}}, "its images are no list"),
+        ({"categories": [{"id": 1}]}, "entry 1 of its categories lacks name"),
+        ({"categories": [{"id": "x", "name": "n"}]}, "entry 1 of its categories has no whole number as id"),
+        ({"annotations": [{"id": 1}]}, "entry 1 of its annotations lacks image_id"),
+    ],
+)
+def test_coco_files_of_another_make(entry: dict, message: str, tmp_path: Path) -> None:
+    path = coco(tmp_path / "s", [{"image_id": 1, "segmentation": [[0, 0, 8, 0, 8, 8]]}]) / "ann.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **entry}))
+    with pytest.raises(InputError, match=rf"(?s)no COCO file that can be used.*ann\.json: {message}\. Export it again"):
+        run(tmp_path / "s", tmp_path / "o")

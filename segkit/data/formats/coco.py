@@ -13,7 +13,7 @@ import numpy as np
 from segkit.data.formats.base import IGNORED, Labelled, Photo, ReadOptions, numbers_of, tidy_names, unknown_labels
 from segkit.data.formats.files import PARTS, Finder, lines_of, names_file, part_of, roots_around, shown, walk
 from segkit.data.formats.labelme import read_json
-from segkit.errors import InputError
+from segkit.errors import InputError, list_problems
 from segkit.io import read_image
 
 NAME = "coco"
@@ -24,6 +24,13 @@ def detect(source: Path, images: Optional[str] = None) -> tuple[float, str]:
     """How sure (0 to 1), and why."""
     files = _files(source)[0]
     return (0.9 if files else 0.0), f"{len(files)} JSON files with images, annotations and categories"
+
+
+_FIELDS = {  # what every entry needs, and which of that are numbers
+    "images": (("id", "file_name", "height", "width"), ("height", "width")),
+    "categories": (("id", "name"), ("id",)),
+    "annotations": (("image_id",), ()),
+}
 
 
 def _files(source: Path) -> tuple[list[tuple[Path, dict]], list[str]]:
@@ -39,11 +46,31 @@ def _files(source: Path) -> tuple[list[tuple[Path, dict]], list[str]]:
     return found, problems
 
 
+def _fault(data: dict) -> Optional[str]:
+    """What a COCO file lacks, so that nothing can be made of it."""
+    for key, (fields, numbers) in _FIELDS.items():
+        if not isinstance(data[key], list):
+            return f"its {key} are no list"
+        for number, item in enumerate(data[key], start=1):
+            lacking = [name for name in fields if not isinstance(item, dict) or item.get(name) is None]
+            if lacking:
+                return f"entry {number} of its {key} lacks {', '.join(lacking)}"
+            strange = [name for name in numbers if not str(item[name]).isdigit()]
+            if strange:
+                return f"entry {number} of its {key} has no whole number as {', '.join(strange)}"
+    return None
+
+
 def read(source: Path, options: ReadOptions) -> Labelled:
     """Categories of all files by name; larger shapes are drawn first; crowds are ignored where nothing covers them."""
     _tools()
     root = source if source.is_dir() else source.parent
     files, problems = _files(source)
+    faults = {path: fault for path, data in files if (fault := _fault(data)) is not None}
+    problems += [f"{shown(path, root)}: {fault}. Export it again." for path, fault in faults.items()]
+    files = [(path, data) for path, data in files if path not in faults]
+    if not files and problems:
+        raise InputError(list_problems(f"{source}: no COCO file that can be used is in it. Mend them:", problems))
     if not files:
         raise InputError(f"{source}: no COCO file (JSON with images, annotations and categories) in it. Mend the path.")
     names, panoptic, notes = _names(files, options, root)

@@ -85,6 +85,10 @@ def _name(image: Path, source: Path) -> str:
 def _matched(source: Path, images: Optional[Path]) -> Pairs:
     if images is not None:
         photos, masks = walk(images, IMAGE_SUFFIXES), walk(source, LABEL_SUFFIXES)
+        if images.resolve() in source.resolve().parents:  # the folder of masks lies in that of photos
+            photos = [path for path in photos if source.resolve() not in path.resolve().parents]
+        elif source.resolve() in images.resolve().parents:
+            masks = [path for path in masks if images.resolve() not in path.resolve().parents]
         return _join([(path, images) for path in photos], [(path, source) for path in masks])
     files = walk(source, LABEL_SUFFIXES)
     masks = [path for path in files if _folder(path.relative_to(source), LABEL_FOLDERS)]
