@@ -13,6 +13,7 @@ import pytest
 from PIL import Image, ImageDraw
 
 from segkit.data.convert import ConvertOptions, convert
+from segkit.data.shapes import draw_shapes
 from segkit.errors import InputError
 from segkit.io import read_label
 
@@ -325,3 +326,9 @@ def test_a_source_that_is_not_there(tmp_path: Path) -> None:
     (tmp_path / "s" / "a.xml").write_text("<x/>", encoding="utf-8")
     with pytest.raises(InputError, match=r"XML files \(Pascal VOC boxes, CVAT\) hold no masks"):
         run(tmp_path / "s", tmp_path / "o")
+
+
+def test_a_mask_that_is_no_text_is_refused() -> None:
+    shape = {"label": "a", "shape_type": "mask", "points": [[0, 0], [2, 2]], "mask": [1]}
+    with pytest.raises(InputError, match=r"shape 1 \('a'\): its mask is not a readable PNG"):
+        draw_shapes([shape], {"_background_": 0, "a": 1}, (4, 4))

@@ -560,3 +560,11 @@ def test_coco_files_of_another_make(entry: dict, message: str, tmp_path: Path) -
     path.write_text(json.dumps({**json.loads(path.read_text()), **entry}))
     with pytest.raises(InputError, match=rf"(?s)no COCO file that can be used.*ann\.json: {message}\. Export it again"):
         run(tmp_path / "s", tmp_path / "o")
+
+
+@pytest.mark.parametrize("segments", [3, [4], [{"id": 1}], [{"id": 1, "category_id": 99}]])
+def test_panoptic_segments_that_lead_nowhere(segments: Any, tmp_path: Path) -> None:
+    save(tmp_path / "s" / "ann" / "a.png", np.zeros((12, 16, 3), np.uint8))
+    coco(tmp_path / "s", [{"image_id": 1, "file_name": "a.png", "segments_info": segments}])
+    with pytest.raises(InputError, match=r"a\.png: a segment without id, or whose category is not in the list of"):
+        run(tmp_path / "s", tmp_path / "o", format="coco")

@@ -95,7 +95,7 @@ def _paste(canvas: Any, shape: dict, points: list[tuple[float, float]], number: 
     _need(len(points) == 2, "mask", points, "2 corners", where)
     try:
         stamp = np.array(Image.open(io.BytesIO(base64.b64decode(shape.get("mask") or ""))))
-    except (OSError, ValueError, SyntaxError, binascii.Error):
+    except (OSError, TypeError, ValueError, SyntaxError, binascii.Error):
         raise InputError(f"{where}: its mask is not a readable PNG. Draw the shape again.") from None
     stamp = stamp if stamp.ndim == 2 else stamp[..., 0]
     corner = (int(points[0][0]), int(points[0][1]))

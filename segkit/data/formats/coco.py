@@ -205,7 +205,13 @@ def _draw_panoptic(items: list[dict], numbers: dict, size: tuple[int, int], path
         if colours.shape[:2] != size:
             raise InputError(f"{item['file_name']}: its size differs (got {colours.shape[:2]}, expected {size}).")
         ids = colours[..., 0] + 256 * colours[..., 1] + 65536 * colours[..., 2]
-        for segment in item["segments_info"]:
-            crowd = segment.get("iscrowd")
-            label[ids == segment["id"]] = IGNORED if crowd else numbers[segment["category_id"]]
+        try:
+            for segment in item["segments_info"]:
+                crowd = segment.get("iscrowd")
+                label[ids == segment["id"]] = IGNORED if crowd else numbers[segment["category_id"]]
+        except (AttributeError, KeyError, TypeError):
+            raise InputError(
+                f"{item['file_name']}: a segment without id, or whose category is not in the list of categories "
+                f"(got {item.get('segments_info')}). Export it again."
+            ) from None
     return label
