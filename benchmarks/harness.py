@@ -117,6 +117,8 @@ def child(
 ) -> Result:
     """Run a command; what it measured (a JSON object in its last line, if there is one), wall time, memory, others.
 
+    Linux counts what this process held when it started the command into the command's peak: start from a small one.
+
     Args:
         environment: variables to set; None removes one.
         whole_tree: "memory" is that of the command and all that it started together, looked at every 0.2 s, instead

@@ -89,7 +89,7 @@ def test_a_child_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     code = "import os, json; print('noise'); print(json.dumps({'seconds': 0.5, 'gone': os.environ.get('GONE')}))"
     result = harness.child([sys.executable, "-c", code], {"GONE": None})
     assert result["seconds"] == 0.5 and result["gone"] is None
-    assert result["wall"] > 0 and 0 < result["memory"] < 1
+    assert result["wall"] > 0 and result["memory"] > 0
     plain = harness.child([sys.executable, "-c", "pass"])
     assert plain["seconds"] == plain["wall"]
 
