@@ -190,6 +190,20 @@ def test_same_batches_whatever_the_number_of_workers(workers):
     same(take(7, Photos(5), num_workers=workers), take(7, Photos(5)))
 
 
+class Instances(Photos):
+    """With what a loss on masks needs."""
+
+    def get(self, index, rng):
+        return {**super().get(index, rng), "instances": {"gt_masks": np.ones((2, 4, 4), np.uint8)}}
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_arrays_within_a_sample_become_tensors_too(workers):
+    with train_loader(Instances(4), 2, workers) as batches:
+        masks = [one["gt_masks"] for one in next(batches)["instances"]]
+    assert all(isinstance(mask, paddle.Tensor) and mask.shape == [2, 4, 4] for mask in masks) and len(masks) == 2
+
+
 def test_starting_workers_leaves_the_global_generator_alone():
     np.random.seed(0)
     expected = np.random.rand(3)

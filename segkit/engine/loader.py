@@ -97,7 +97,9 @@ def _shared_memory_left() -> int:
 
 
 def _bytes(value: Any) -> int:
-    """Of an array, or the arrays in a list."""
+    """Of an array, or the arrays in a list or dict."""
+    if isinstance(value, dict):
+        value = list(value.values())
     return sum(map(_bytes, value)) if isinstance(value, list) else getattr(value, "nbytes", 0)
 
 

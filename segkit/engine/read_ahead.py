@@ -52,6 +52,8 @@ class ReadAhead:
     def _tensor(self, value: Any) -> Any:
         if isinstance(value, list):
             return [self._tensor(item) for item in value]
+        if isinstance(value, dict):
+            return {key: self._tensor(item) for key, item in value.items()}
         return paddle.to_tensor(value, place=self._place) if isinstance(value, np.ndarray) else value
 
     def close(self) -> None:
