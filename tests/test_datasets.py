@@ -16,7 +16,7 @@ from segkit.datasets.lists import read_list, split_line
 from segkit.errors import InputError
 from segkit.log import logger
 from segkit.palette import voc_palette
-from segkit.registry import DATASETS
+from segkit.registry import DATASETS, TRANSFORMS
 
 RNG = np.random.default_rng(0)
 
@@ -286,6 +286,16 @@ def test_more_than_255_classes(tmp_path: Path) -> None:
     assert label.dtype == np.int32 and set(np.unique(label)) == {0, 255, 299, 65535} and data.ignore_index == 65535
     with pytest.raises(InputError, match=r"got 300 .*expected 0\.\.299 or 65535"):
         one(tmp_path, (0, 300), np.uint16, num_classes=300).read(0)
+
+
+def test_padding_is_ignored_where_255_is_a_class(tmp_path):
+    one(tmp_path, (0, 299), np.uint16, num_classes=300)
+    crop, seven = (TRANSFORMS.get("RandomPaddingCrop")([20, 20], label_padding_value=value) for value in (255, 7))
+    edge = TRANSFORMS.get("AddEdgeLabel")()
+    for chosen, values in ((crop, {0, 299, 65535}), (seven, {0, 299, 7})):
+        sample = Dataset([edge, chosen], str(tmp_path), num_classes=300).get(0, np.random.default_rng(0))
+        assert set(np.unique(sample["label"])) == values and set(np.unique(sample["edge"])) <= {0, 1, 255, 7}
+    assert crop.label_value == 255, "the caller's transform is left alone"
 
 
 def test_colour_masks_need_a_palette(tmp_path: Path) -> None:

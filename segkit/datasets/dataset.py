@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from typing import Any, ClassVar, Literal, Optional, Union
 
@@ -110,6 +111,8 @@ class Dataset:
         self._ignored = self._label_type(self.ignore_index)
         self.files: list[Pair] = self.find_files()
         self.check_files()
+        if self.num_classes > 255 and not use_multilabel:
+            self.transforms = Compose([self._with_own_padding(t) for t in self.transforms.transforms])
         self._cache = make_cache(cache, self.files, self.img_channels)
 
     @classmethod
@@ -250,6 +253,15 @@ class Dataset:
         elif "label" in sample:
             self._finish_label(sample)
         return sample
+
+    def _with_own_padding(self, transform: Any) -> Any:
+        """With this data set's ignored value for 255, the transforms' default, which is a class here."""
+        changes = [name for name in ("label_value", "ignore_index") if getattr(transform, name, None) == 255]
+        if changes:
+            transform = copy.copy(transform)
+            for name in changes:
+                setattr(transform, name, self.ignore_index)
+        return transform
 
     def _finish_label(self, sample: Sample) -> None:
         """Padding made by the transforms becomes this data set's ignored value; the edge map is added."""

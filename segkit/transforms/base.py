@@ -50,7 +50,8 @@ def pad_array(array: np.ndarray, top: int, left: int, size: tuple[int, int], val
     """`array` placed at (top, left) of a canvas of `size` (h, w) filled with `value`, a number or one a band."""
     fill = np.asarray(value)
     if array.dtype.kind in "iu":
-        fill = np.rint(fill)
+        limits = np.iinfo(array.dtype)  # an edge map is 8-bit whatever value the label ignores
+        fill = np.clip(np.rint(fill), limits.min, limits.max)
     canvas = np.empty((*size, *array.shape[2:]), array.dtype)
     bottom, right = top + array.shape[0], left + array.shape[1]
     canvas[:top] = canvas[bottom:] = canvas[top:bottom, :left] = canvas[top:bottom, right:] = fill
