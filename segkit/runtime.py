@@ -9,6 +9,7 @@ import os
 import shutil
 import sys
 import warnings
+from pathlib import Path
 
 from segkit.errors import InputError
 
@@ -29,6 +30,14 @@ def physical_cores() -> int:
     return max(1, len(siblings))
 
 
+_GROUPS = (
+    ("/sys/fs/cgroup", "memory.max", "memory.current", "inactive_file"),
+    ("/sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+)
+"""Control groups, versions 2 and 1: folder, files of the limit and the use, and the part of the use that the kernel
+gives back at once: files that were read before."""
+
+
 def available_memory() -> int:
     """Bytes that this process may still take: what Linux calls available, within the limit of its control group.
 
@@ -40,13 +49,11 @@ def available_memory() -> int:
         available = int(rows["MemAvailable"].split()[0]) * 1024
     except (OSError, KeyError, ValueError):
         return 0
-    for folder, limit, used in (
-        ("/sys/fs/cgroup", "memory.max", "memory.current"),
-        ("/sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes"),
-    ):
+    for folder, limit, used, cached in _GROUPS:
         try:
-            with open(f"{folder}/{limit}", encoding="ascii") as most, open(f"{folder}/{used}", encoding="ascii") as now:
-                available = min(available, max(0, int(most.read()) - int(now.read())))
+            most, now = (int(Path(folder, name).read_text(encoding="ascii")) for name in (limit, used))
+            rows = dict(line.split() for line in Path(folder, "memory.stat").read_text(encoding="ascii").splitlines())
+            available = min(available, max(0, most - now + int(rows.get(cached, 0))))
         except (OSError, ValueError):  # absent, or "max": no limit
             continue
     return available

@@ -120,6 +120,17 @@ def test_the_limit_follows_free_memory_and_the_ranks(root, monkeypatch):
     assert photos(root, "ram")._cache.limit == 1 << 20
 
 
+def test_two_caches_leave_memory_for_the_training(root, monkeypatch):
+    """What the other one takes after this one was made counts as well."""
+    free = 8 << 20
+    monkeypatch.setattr(module, "available_memory", lambda: free)
+    cached = photos(root, "ram")
+    cached.read(0)
+    free = 1 << 20
+    cached.read(1)
+    assert cached._cache.get(0) and not cached._cache.get(1)
+
+
 def test_training_goes_on_where_nothing_can_be_written(root, lines):
     cached = photos(root, "disk")
     module.shutil.rmtree(cached._cache.folder)

@@ -45,6 +45,7 @@ class Cache:
     def __init__(self, kind: Literal["ram", "disk"]):
         parent, free = _place(kind)
         self.limit = int(free * SHARE / dist.world_size())  # every rank has its own
+        self._kind, self._floor = kind, free * (1 - SHARE) / 2  # other caches, started as empty, fill up too
         _remove_left(parent)
         self.folder, owner = _new_folder(parent)
         self._used, self._full = os.path.join(self.folder, "used"), False
@@ -67,7 +68,8 @@ class Cache:
         if self._full:
             return
         try:
-            if not self._reserve(sum(array.nbytes + 4096 for array in arrays.values())):
+            size = sum(array.nbytes + 4096 for array in arrays.values())
+            if _place(self._kind)[1] < self._floor or not self._reserve(size):
                 self._full = True
                 logger.info("cache: full; the samples that are not in it are decoded anew every time")
                 return
