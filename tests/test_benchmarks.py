@@ -159,3 +159,23 @@ def test_a_plot_of_growth(tmp_path: Path) -> None:
 
     scaling.plot(tmp_path / "new" / "a.png", "size", {"segkit": [(128, 1.0, 0.9, 1.2, 0.3), (256, 3.0, 3.0, 3.1, 0.5)]})
     assert (tmp_path / "new" / "a.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_table_of_models(tmp_path: Path) -> None:
+    from benchmarks import models
+
+    row = models.measure({"type": "FastSCNN"}, 64, timed=True)
+    assert row["parameters"] > 1_000_000 and row["flops"] > 0 and row["seconds"] > 0
+    rows = {"b": {"parameters": 2_500_000, "flops": 3.25e9}, "A": {"error": "took over 300 s"}}
+    made = models.table(rows, timed=False)
+    assert made.splitlines()[2:] == ["| A | took over 300 s | - |", "| b | 2.50 | 3.2 |"]
+    page = f"before\n{models.BEGIN}\nold\n{models.END}\nafter\n"
+    once = models.put(page, made)
+    assert (
+        "old" not in once
+        and once.startswith("before\n")
+        and once.endswith("after\n")
+        and models.put(once, made) == once
+    )
+    with pytest.raises(SystemExit, match="the page has no place"):
+        models.put("nothing", made)

@@ -451,6 +451,35 @@ def test_a_teacher_pulls_the_student(config: Path, data: Path, tmp_path: Path) -
     assert row["loss"] == pytest.approx(row["loss_CrossEntropyLoss"] + 3 * row["loss_distill_KLLoss"], rel=1e-5)
 
 
+def test_a_teacher_and_the_label(config: Path, data: Path, tmp_path: Path) -> None:
+    """DistillCrossEntropyLoss is given the label too; a plain loss compares the scores alone."""
+    train(Config(config).update({"iters": 1}), options(tmp_path / "teacher"))
+    types = [{"type": "DistillCrossEntropyLoss"}, {"type": "MSELoss"}]
+    cfg = Config(tiny_config(data, tmp_path / "s.yml", distill_loss={"types": types, "coef": [2, 0.5]}, iters=1))
+    weights = str(tmp_path / "teacher" / "iter_1")
+    train(cfg, options(tmp_path / "out", log_iters=1, teacher_config=str(config), teacher_model_path=weights))
+    row = json.loads((tmp_path / "out" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()[0])
+    distilled = 2 * row["loss_distill_DistillCrossEntropyLoss"] + 0.5 * row["loss_distill_MSELoss"]
+    assert row["loss"] == pytest.approx(row["loss_CrossEntropyLoss"] + distilled, rel=1e-5)
+
+
+def test_teachers_that_cannot_teach(config: Path, data: Path, tmp_path: Path) -> None:
+    cfg = Config(tiny_config(data, tmp_path / "s.yml", distill_loss={"types": [{"type": "KLLoss"}], "coef": [3]}))
+    other = Config(config, ["train_dataset.num_classes=4", "train_dataset.class_names=null",
+                            "val_dataset.num_classes=4", "val_dataset.class_names=null"])  # fmt: skip
+    other.save(tmp_path / "four.yml")
+    for teacher, message in (
+        (tmp_path / "four.yml", r"four\.yml: the teacher tells 4 classes apart \(expected 2"),
+        (config, r"nowhere"),
+        (tmp_path / "none.yml", r"none\.yml"),
+    ):
+        with pytest.raises(InputError, match=message):
+            train(cfg, options(tmp_path / "out", teacher_config=str(teacher), teacher_model_path="nowhere"))
+    alone = {"types": [{"type": "DistillCrossEntropyLoss"}], "coef": [1]}
+    with pytest.raises(InputError, match=r"loss DistillCrossEntropyLoss compares with a teacher\. Put it under"):
+        train(Config(tiny_config(data, tmp_path / "l.yml", loss=alone)), options(tmp_path / "out"))
+
+
 def test_a_compiled_graph_trains_to_the_same_weights(config: Path, tmp_path: Path) -> None:
     cfg = Config(config).update({"iters": 2})
     a = train(cfg, options(tmp_path / "a"))

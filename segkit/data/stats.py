@@ -10,7 +10,7 @@ from typing import Any, Optional, Union
 import numpy as np
 
 from segkit.data.findings import class_table
-from segkit.data.scan import Scan, scan
+from segkit.data.scan import Scan, counts, scan
 from segkit.data.source import Source, open_source
 from segkit.errors import InputError
 from segkit.log import logger
@@ -76,6 +76,25 @@ def band_totals(scans: list[Scan]) -> tuple[np.ndarray, np.ndarray]:
     total = max(float(counts.sum()), 1.0)
     mean = (counts * means).sum(0) / total
     return mean, np.sqrt((counts * (stds**2 + (means - mean) ** 2)).sum(0) / total)
+
+
+def class_weights(dataset: Any, seed: int, most: int = 200) -> tuple[list[float], int]:
+    """(`median_frequency` of the labels, how many were read): of at most `most` labels of a data set, drawn by `seed`.
+
+    Errors: no labels; labels of several planes, in which a pixel has no one class.
+    """
+    labelled = [index for index, (_, label) in enumerate(dataset.files) if label is not None]
+    if getattr(dataset, "use_multilabel", False) or not labelled:
+        reason = "its labels are planes (use_multilabel)" if labelled else "it has no labels"
+        raise InputError(
+            f"weight: auto needs one class a pixel, but of {dataset.dataset_root} {reason}. Give numbers instead."
+        )
+    drawn = np.random.default_rng(seed).permutation(labelled)[:most]
+    scans = []
+    for index in sorted(drawn.tolist()):
+        image, label = dataset.files[index]
+        scans.append(Scan(dataset.mode, image, label, counts=counts(dataset.mapped_label(index))))
+    return median_frequency(scans, dataset.num_classes), len(scans)
 
 
 def median_frequency(scans: list[Scan], classes: int) -> list[float]:

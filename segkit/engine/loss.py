@@ -43,6 +43,8 @@ def total_loss(
 
 
 def _target(loss: Callable[..., Any], name: str, batch: dict[str, Any]) -> Any:
+    if getattr(loss, "needs_teacher", False):
+        raise InputError(f"loss {name} compares with a teacher. Put it under distill_loss, and give --teacher_config.")
     target = batch.get("edge" if getattr(loss, "edge_label", False) else "label")
     if target is None:
         raise InputError(f"loss {name} compares with edges: set train_dataset.edge: True.")

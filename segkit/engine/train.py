@@ -19,6 +19,7 @@ from segkit.data.check import quick_check
 from segkit.dist import is_main, rank, world_size
 from segkit.engine import accelerate, checkpoint, settings
 from segkit.engine.checkpoint import Checkpointer, Progress, TrainState
+from segkit.engine.class_weights import with_class_weights
 from segkit.engine.dashboard import Dashboard
 from segkit.engine.device import init_distributed, seed_everything, set_up_device
 from segkit.engine.distill import Teacher
@@ -102,6 +103,7 @@ def prepare(cfg: Config, options: TrainOptions) -> Run:
     dataset = build.build_dataset(cfg, "train", use_multilabel=options.use_multilabel)
     validator = Validator(cfg, options) if options.do_eval else None
     quick_check(train=dataset, val=validator and validator.dataset)
+    cfg = with_class_weights(cfg, dataset, options.seed, resume)
     seed_everything(options.seed)
     model = build.build_model(cfg)
     if resume is None:
@@ -201,7 +203,7 @@ class Step:
             outputs = self.forward(batch["image"])
         total, parts = total_loss(outputs, self.losses, batch, self.state.model)
         if self.teacher is not None:
-            total, parts = self.teacher.add(total, parts, outputs, batch["image"])
+            total, parts = self.teacher.add(total, parts, outputs, batch)
         loss = total / count if count > 1 else total
         if self.scaler is not None:
             loss = self.scaler.scale(loss)

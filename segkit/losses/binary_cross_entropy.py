@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import List, Union
+from typing import List, Literal, Union
 
 import paddle.nn.functional as F
 from paddle import Tensor, nn
@@ -16,14 +16,15 @@ from segkit.registry import LOSSES
 class BCELoss(nn.Layer):
     """Mean binary cross entropy with logits over the valid pixels.
 
-    `weight`: None, one factor per channel, or "dynamic", which balances the positives and negatives of the batch.
+    `weight`: None, one factor per channel, "auto" (from the training labels), or "dynamic", which balances the
+    positives and negatives of the batch.
     `pos_weight`: None, a factor of the positives, or "dynamic". `edge_label`: the label is the sample's edge map
     (the trainer reads it).
     """
 
     def __init__(
         self,
-        weight: Union[str, List[float], None] = None,
+        weight: Union[Literal["auto", "dynamic"], List[float], None] = None,
         pos_weight: Union[str, float, None] = None,
         ignore_index: int = 255,
         edge_label: bool = False,

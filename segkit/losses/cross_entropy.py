@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import List, Literal, Optional
+from typing import List, Literal, Optional, Union
 
 import paddle
 import paddle.nn.functional as F
@@ -17,7 +17,8 @@ from segkit.registry import LOSSES
 class CrossEntropyLoss(nn.Layer):
     """Mean cross entropy over the valid pixels.
 
-    `weight`: one factor per class; the mean is then divided by the pixels' weights. `top_k_percent_pixels`: only
+    `weight`: one factor per class, or auto (from the training labels, by `segkit.train`); the mean is then divided by
+    the pixels' weights. `top_k_percent_pixels`: only
     that share (0 to 1) of the pixels, the hardest, counts. `avg_non_ignore=False` divides by all pixels, the
     ignored and the unweighted alike, as mmsegmentation does. `data_format`: layout of the logits. `label_smoothing`:
     the share of the target that is spread evenly over all classes (Szegedy et al., https://arxiv.org/abs/1512.00567).
@@ -25,7 +26,7 @@ class CrossEntropyLoss(nn.Layer):
 
     def __init__(
         self,
-        weight: Optional[List[float]] = None,
+        weight: Union[Literal["auto"], List[float], None] = None,
         ignore_index: int = 255,
         top_k_percent_pixels: float = 1.0,
         avg_non_ignore: bool = True,
@@ -106,7 +107,7 @@ class OhemCrossEntropyLoss(nn.Layer):
         thresh: float = 0.7,
         min_kept: int = 10000,
         ignore_index: int = 255,
-        weight: Optional[List[float]] = None,
+        weight: Union[Literal["auto"], List[float], None] = None,
     ):
         super().__init__()
         self.thresh = thresh
@@ -149,7 +150,7 @@ class BootstrappedCrossEntropyLoss(nn.Layer):
         self,
         min_K: int = 4096,
         loss_th: float = 0.3,
-        weight: Optional[List[float]] = None,
+        weight: Union[Literal["auto"], List[float], None] = None,
         ignore_index: int = 255,
     ):
         super().__init__()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import List, Optional
+from typing import List, Literal, Union
 
 import paddle.nn.functional as F
 from paddle import Tensor, nn
@@ -19,7 +19,9 @@ class DiceLoss(nn.Layer):
     sigmoid. Unlike PaddleSeg's, the label is left as it is, and the one-channel and multi-label cases work.
     """
 
-    def __init__(self, weight: Optional[List[float]] = None, ignore_index: int = 255, smooth: float = 1.0):
+    def __init__(
+        self, weight: Union[Literal["auto"], List[float], None] = None, ignore_index: int = 255, smooth: float = 1.0
+    ):
         super().__init__()
         self.weight = check_weight("DiceLoss", weight)
         self.ignore_index = ignore_index

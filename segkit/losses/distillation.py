@@ -46,6 +46,8 @@ class DistillCrossEntropyLoss(CrossEntropyLoss):
     """Cross entropy against the teacher's class probabilities instead of a label; the label only says which pixels
     are ignored (and, with `weight`, by what the mean is divided)."""
 
+    needs_teacher = True
+
     @in_float32
     def forward(self, logits: Tensor, teacher: Tensor, label: Tensor) -> Tensor:  # type: ignore[override]
         """`logits` and `teacher [N, C, H, W]`, `label [N, H, W]`."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from typing import Any, Callable, Optional, Sequence
+from typing import Any, Callable, Optional, Sequence, Union
 
 import paddle
 import paddle.nn.functional as F
@@ -78,10 +78,10 @@ def planes(logits: Tensor, label: Tensor, ignore_index: int) -> tuple[Tensor, Te
     return target.astype(logits.dtype), valid.astype(logits.dtype)
 
 
-def check_weight(name: str, weight: Optional[Sequence[float]]) -> Optional[list[float]]:
-    """Class weights as a list of floats; `InputError` for anything that is not a row of numbers >= 0."""
-    if weight is None:
-        return None
+def check_weight(name: str, weight: Union[str, Sequence[float], None]) -> Union[str, list[float], None]:
+    """Class weights as a list of floats, or "auto"; `InputError` for anything that is not a row of numbers >= 0."""
+    if weight is None or weight == "auto":
+        return weight
     try:
         values = [float(value) for value in weight]
     except (TypeError, ValueError):
@@ -89,13 +89,18 @@ def check_weight(name: str, weight: Optional[Sequence[float]]) -> Optional[list[
     if isinstance(weight, str) or not values or min(values) < 0:
         raise InputError(
             f"{name}: weight is not a list of numbers >= 0 (got {weight!r}, expected one number per class). "
-            "Write it as weight: [1.0, 2.0], or leave it out."
+            "Write it as weight: [1.0, 2.0], or weight: auto, or leave it out."
         )
     return values
 
 
-def weight_tensor(name: str, weight: Sequence[float], logits: Tensor, channel_axis: int = 1) -> Tensor:
+def weight_tensor(name: str, weight: Union[str, Sequence[float]], logits: Tensor, channel_axis: int = 1) -> Tensor:
     """Class weights `[C]` of the logits' type, on their device; `InputError` where their number is not C."""
+    if isinstance(weight, str):
+        raise InputError(
+            f"{name}: weight: {weight} is not a number a class yet (got a loss without a data set, expected numbers). "
+            "segkit.train takes them from the training labels; elsewhere give numbers."
+        )
     channels = logits.shape[channel_axis]
     if len(weight) != channels:
         raise InputError(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import List, Literal, Optional, Sequence
+from typing import List, Literal, Sequence, Union
 
 import paddle.nn.functional as F
 from paddle import Tensor
@@ -21,7 +21,7 @@ class PointCrossEntropyLoss(CrossEntropyLoss):
 
     def __init__(
         self,
-        weight: Optional[List[float]] = None,
+        weight: Union[Literal["auto"], List[float], None] = None,
         ignore_index: int = 255,
         top_k_percent_pixels: float = 1.0,
         data_format: Literal["NCHW", "NHWC"] = "NCHW",

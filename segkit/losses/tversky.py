@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import List, Optional
+from typing import List, Literal, Union
 
 import paddle.nn.functional as F
 from paddle import Tensor, nn
@@ -24,7 +24,7 @@ class TverskyLoss(nn.Layer):
         self,
         alpha: float = 0.3,
         beta: float = 0.7,
-        weight: Optional[List[float]] = None,
+        weight: Union[Literal["auto"], List[float], None] = None,
         ignore_index: int = 255,
         smooth: float = 1.0,
     ):
@@ -70,7 +70,7 @@ class FocalTverskyLoss(TverskyLoss):
         alpha: float = 0.3,
         beta: float = 0.7,
         gamma: float = 4 / 3,
-        weight: Optional[List[float]] = None,
+        weight: Union[Literal["auto"], List[float], None] = None,
         ignore_index: int = 255,
         smooth: float = 1.0,
     ):
