@@ -553,6 +553,22 @@ def test_masks_below_the_folder_of_photos_are_no_photos(tmp_path: Path) -> None:
         ({"categories": [{"id": 1}]}, "entry 1 of its categories lacks name"),
         ({"categories": [{"id": "x", "name": "n"}]}, "entry 1 of its categories has no whole number as id"),
         ({"annotations": [{"id": 1}]}, "entry 1 of its annotations lacks image_id"),
+        (
+            {"images": [{"id": [7], "file_name": "a.png", "height": 12, "width": 16}]},
+            r"entry 1 of its images has no number or text as id \(got \[7\]\)",
+        ),
+        (
+            {"images": [{"id": 1, "file_name": {"a": 1}, "height": 12, "width": 16}]},
+            r"entry 1 of its images has no number or text as file_name \(got \{'a': 1\}\)",
+        ),
+        ({"categories": [{"id": 1, "name": ["n"]}]}, r"entry 1 of its categories has no number or text as name .*"),
+        ({"categories": [{"id": {}, "name": "n"}]}, r"entry 1 of its categories has no number or text as id .*"),
+        ({"annotations": [{"image_id": {"a": 1}}]}, "entry 1 of its annotations has no number or text as image_id .*"),
+        (
+            {"annotations": [{"image_id": 1}, {"image_id": 1, "category_id": [1]}]},
+            "entry 2 of its annotations has no number or text as category_id .*",
+        ),
+        ({"annotations": [{"image_id": 1, "segments_info": []}]}, "entry 1 of its annotations lacks file_name"),
     ],
 )
 def test_coco_files_of_another_make(entry: dict, message: str, tmp_path: Path) -> None:
@@ -562,7 +578,17 @@ def test_coco_files_of_another_make(entry: dict, message: str, tmp_path: Path) -
         run(tmp_path / "s", tmp_path / "o")
 
 
-@pytest.mark.parametrize("segments", [3, [4], [{"id": 1}], [{"id": 1, "category_id": 99}]])
+@pytest.mark.parametrize(
+    "segments",
+    [
+        3,
+        [4],
+        [{"id": 1}],
+        [{"id": 1, "category_id": 99}],
+        [{"id": [1], "category_id": 1}],
+        [{"id": 1, "category_id": []}],
+    ],
+)
 def test_panoptic_segments_that_lead_nowhere(segments: Any, tmp_path: Path) -> None:
     save(tmp_path / "s" / "ann" / "a.png", np.zeros((12, 16, 3), np.uint8))
     coco(tmp_path / "s", [{"image_id": 1, "file_name": "a.png", "segments_info": segments}])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 
@@ -15,8 +16,9 @@ from segkit.config import Config
 from segkit.data.convert import ConvertOptions
 from segkit.data.facts import Facts
 from segkit.data.init import init
-from segkit.data.recipe import Device, choose, config_text
+from segkit.data.recipe import OUTPUTS, Device, choose, config_text
 from segkit.data.split import Sample
+from segkit.data.thickness import thickness
 from segkit.errors import InputError
 from segkit.log import logger
 from tests.tiny import make_data
@@ -24,14 +26,18 @@ from tests.tiny import make_data
 CPU, GPU = Device(False, 2, 0.0), Device(True, 16, 24.0)
 
 
-def facts(size: tuple[int, int], shares: list[float], photos: int = 100, bands: int = 3) -> Facts:
-    """Of photos of one size whose classes cover these shares."""
+def facts(
+    size: tuple[int, int], shares: list[float], photos: int = 100, bands: int = 3, thick: float = np.nan
+) -> Facts:
+    """Of photos of one size whose classes cover these shares; `thick`: of class 1, in pixels."""
     pixels = np.zeros(256, np.int64)
     pixels[: len(shares)] = np.array(shares) * size[0] * size[1]
     moments = None if bands == 3 else np.array([[255.0] * bands, [2 * 255.0**2] * bands])
     samples = [Sample(f"{k}.png", f"{k}.png", pixels, size, bands=bands, moments=moments) for k in range(photos)]
     parts = ["train"] * (photos - photos // 5) + ["val"] * (photos // 5)
-    return Facts.of(Path("d"), [f"c{k}" for k in range(len(shares))], samples, parts)
+    made = Facts.of(Path("d"), [f"c{k}" for k in range(len(shares))], samples, parts)
+    made.thickness = np.array([np.nan, thick / max(size)] + [np.nan] * (len(shares) - 2))
+    return made
 
 
 def test_init_and_train_from_any_folder(tmp_path: Path, monkeypatch, capsys) -> None:
@@ -243,3 +249,107 @@ def test_the_printed_time_is_of_training_alone() -> None:
 def test_a_small_crop_is_not_called_most_of_a_photo() -> None:
     assert choose(facts((1024, 2048), [0.9999, 0.0001]), CPU).why["crop"].startswith("a window of 3% of a photo, in")
     assert choose(facts((600, 800), [0.5, 0.5]), CPU).why["crop"].startswith("most of a photo, in")
+
+
+@pytest.mark.parametrize("width", [1, 2, 3, 5, 8, 15, 30])
+@pytest.mark.parametrize("turn", [0, 20, 45, 90])
+def test_thickness_of_drawn_lines(width: int, turn: int) -> None:
+    """Independent of `cv2`: pixels at most half the width from a line through the middle."""
+    y, x = np.mgrid[:200, :200] - 100.2
+    angle = np.deg2rad(turn)
+    line = np.abs(y * np.cos(angle) - x * np.sin(angle)) <= width / 2
+    specks = np.zeros_like(line)
+    specks[::40, ::40] = True
+    assert abs(thickness(line) - max(width, 2)) <= 1 + 0.16 * width
+    assert thickness(line | specks) <= thickness(line)
+    assert thickness(line.T) == pytest.approx(thickness(line), abs=1)
+
+
+def test_thickness_of_blobs() -> None:
+    y, x = np.mgrid[:300, :300]
+    for radius in (10, 40):
+        disk = (y - 150) ** 2 + (x - 150) ** 2 <= radius**2
+        assert 1.6 * radius <= thickness(disk) <= 2.2 * radius
+        assert thickness(disk | ((y == 3) & (x < 60))) == pytest.approx(
+            thickness(disk), rel=0.5
+        )  # a scratch is no blob
+    assert thickness(np.ones((40, 50), bool)) > 100 and thickness(x < 4) > 4  # cut by the border: goes on beyond it
+
+
+def lines_or_blobs(folder: Path, lines: bool) -> Path:
+    """Photos of 600x500 with class 1 on the same share of the pixels, as lines of 3 pixels or as one square."""
+    data = make_data(folder, train=4, val=2, size=(500, 600))
+    for path in (data / "labels").iterdir():
+        label = np.zeros((500, 600), np.uint8)
+        if lines:
+            for top in range(20, 480, 40):
+                label[top : top + 3] = 1
+        else:
+            label[100:247, 100:247] = 1
+        Image.fromarray(label).save(path)
+    return data
+
+
+def test_thin_lines_keep_their_resolution(tmp_path: Path) -> None:
+    thin = init(str(lines_or_blobs(tmp_path / "thin", True)), device=CPU)
+    thick = init(str(lines_or_blobs(tmp_path / "thick", False)), device=CPU)
+    assert thin.facts.shares[1] == pytest.approx(thick.facts.shares[1], rel=0.01)
+    assert (thin.recipe.long, thick.recipe.long) == (0, 320)
+    assert "'class 1' is typically 3 pixels thick, and shrinking would make it vanish" in thin.config.read_text()
+    some = choose(facts((1500, 2000), [0.5, 0.5], thick=12), CPU)
+    assert some.long == 672 and "no further, as 'c1' is typically 12 pixels thick" in some.why["size"]
+
+
+def test_thin_lines_of_converted_labels(tmp_path: Path) -> None:
+    data = lines_or_blobs(tmp_path / "d", True)
+    made = init(str(data / "images"), labels=str(data / "labels"), device=CPU)
+    assert made.data.name == "segkit_data" and made.recipe.long == 0
+
+
+@pytest.mark.parametrize("name", ["drive", "em_membrane"])
+def test_real_thin_sets_are_not_shrunk(name: str, shared: Path, tmp_path: Path) -> None:
+    folder = tmp_path / name
+    folder.mkdir()
+    for part in ("images", "labels", "train.txt", "val.txt"):
+        (folder / part).symlink_to((shared / "data" / name / part).resolve())
+    made = init(str(folder), device=CPU)
+    assert made.recipe.long == 0 and made.recipe.model == "UNet"
+
+
+@pytest.mark.parametrize(
+    "size, photos, thick, device, model, why",
+    [
+        ((1024, 2048), 1000, 400, CPU, "BiSeNetV2", "800 photos are enough to train it from scratch"),
+        ((1024, 2048), 1000, 400, GPU, "PPLiteSeg", "800 photos are enough to train it from scratch"),
+        ((1024, 2048), 100, 400, GPU, "UNet", "learns from few photos"),
+        ((200, 200), 1000, 100, GPU, "UNet", "photos are small"),
+        ((1024, 2048), 1000, 20, GPU, "UNet", "'c1' is about 10 pixels thick, and it decides at full resolution"),
+        ((1024, 2048), 1000, np.nan, CPU, "UNet", "objects may be thin"),
+    ],
+)
+def test_the_model_follows_the_data(size, photos, thick, device, model, why) -> None:
+    recipe = choose(facts(size, [0.5, 0.5], photos, thick=thick), device)
+    assert recipe.model == model and why in recipe.why["model"]
+
+
+@pytest.mark.parametrize("device", [CPU, GPU])
+@pytest.mark.parametrize("bands", [3, 4])
+def test_a_fast_model_takes_a_step(device: Device, bands: int, tmp_path: Path) -> None:
+    data = facts((1024, 2048), [0.9, 0.1], 1000, bands, thick=400)
+    recipe = choose(data, device)
+    root = make_data(tmp_path / "d", train=4, val=2, size=(64, 96))
+    for path in (root / "images").iterdir() if bands == 4 else ():
+        np.save(path.with_suffix(".npy"), np.dstack([np.array(Image.open(path)), np.zeros((64, 96), np.uint8)]))
+    for part in ("train.txt", "val.txt") if bands == 4 else ():
+        text = (root / part).read_text()
+        (root / part).write_text(re.sub(r"(images/\d+)\.png", r"\1.npy", text))
+    config = tmp_path / "segkit.yml"
+    text = config_text(data, recipe, str(root))
+    config.write_text(
+        text.replace(str(list(recipe.crop)), "[64, 64]").replace(f"long_size: {recipe.long}", "long_size: 96")
+    )
+    said = f"{recipe.model} has {OUTPUTS[recipe.model]} scores in training"
+    assert said in text and Config(config).data["loss"]["coef"] == [1] * OUTPUTS[recipe.model]
+    argv = ["train", str(config), "--iters", "1", "--batch_size", "2", "--num_workers", "0", "--device", "cpu"]
+    assert cli.main([*argv, "--save_dir", str(tmp_path / "o")]) == 0
+    assert (tmp_path / "o" / "iter_1" / "model.pdparams").is_file()

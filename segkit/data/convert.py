@@ -24,6 +24,7 @@ from segkit.data.previous import free_name
 from segkit.data.recipe import CONFIG, Device, choose, write_config
 from segkit.data.samples import each, seen
 from segkit.data.split import Sample, divide, write_lists
+from segkit.data.thickness import of_labels
 from segkit.errors import InputError, list_problems
 from segkit.io import decode_image, write_bytes_atomic, write_png
 from segkit.log import logger
@@ -220,5 +221,6 @@ def _finish(
     write_bytes_atomic(beside / "classes.txt", text.encode("utf-8"))
     colours = None if labelled.palette is None else labelled.palette[: len(labelled.class_names)].tolist()
     facts = Facts.of(target, labelled.class_names, samples, parts, colours)
+    facts.thickness = of_labels(beside, samples, parts, len(labelled.class_names))
     write_config(target / CONFIG, facts, choose(facts, Device.here()), beside)
     return facts

@@ -35,6 +35,8 @@ class Facts:
     """Of each band in the train part, over 255 as `Normalize` has it; None for ordinary photos."""
     std: Optional[list[float]] = None
     nodata: Optional[float] = None
+    thickness: Optional[np.ndarray] = None
+    """float [classes]: of each class's parts, as a share of the photo's long side (`segkit.data.thickness`)."""
 
     @classmethod
     def of(

@@ -21,6 +21,7 @@ from segkit.data.recipe import CONFIG, Device, Recipe, choose, write_config
 from segkit.data.samples import load_samples
 from segkit.data.split import divide, write_lists
 from segkit.data.split_folder import keep_old
+from segkit.data.thickness import of_labels
 from segkit.errors import InputError, list_problems
 from segkit.io import write_bytes_atomic
 from segkit.log import logger
@@ -110,6 +111,7 @@ def _in_place(root: Path, options: ConvertOptions) -> Optional[Facts]:
     else:
         parts = divide(samples, options.val, options.test, options.seed)
     facts = Facts.of(root, labelled.class_names, samples, parts)  # refuses before anything is written
+    facts.thickness = of_labels(root, samples, parts, len(labelled.class_names))
     if divided:
         if not ((root / "train.txt").is_file() and (root / "val.txt").is_file()):
             write_lists(root, samples, parts)

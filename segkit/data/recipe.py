@@ -17,6 +17,7 @@ from segkit.io import write_bytes_atomic
 
 CPU_MINUTES = 7.0  # of training on the CPU; evaluation comes on top
 CORE_SECONDS = 2.8  # of two CPU cores per megapixel of training a U-Net of 16 channels (benchmarks/real_data.py)
+FAST_COST = 0.75  # of that time, for BiSeNetV2: 4.4 s against 5.8 s for 4 crops of 256x256
 CONFIG = "segkit.yml"
 RARE = 0.02  # below this share of the pixels a class gets a weight
 MOST_WEIGHT = 5.0
@@ -24,6 +25,13 @@ GPU_BYTES = 9000  # of memory per pixel of a crop, U-Net of 32 channels in float
 FEW = 50  # photos: below it they are varied more
 _DISTORT = "type: RandomDistort, brightness_range: 0.3, contrast_range: 0.3, saturation_range: 0.3, hue_range: 10"
 SMALL = 250  # pixels that an object should keep after shrinking
+THIN = (
+    4.0  # pixels of typical thickness that the thinnest class should keep after shrinking: its thin parts keep 2 to 3
+)
+COARSE = 24.0  # pixels: thinner parts are lost on the grid of 8 pixels on which the fast models decide
+LARGE = 640  # pixels of the long side: below it U-Net is fast enough
+ENOUGH = 500  # photos to train the fast models from scratch
+OUTPUTS = {"UNet": 1, "BiSeNetV2": 5, "PPLiteSeg": 3}  # scores in training, each with its coefficient in the loss
 
 
 @dataclass
@@ -72,6 +80,7 @@ class Recipe:
     """One a class; empty: none."""
     slide: bool
     why: dict[str, str]
+    model: str = "UNet"
 
 
 def choose(facts: Facts, device: Device) -> Recipe:
@@ -80,13 +89,11 @@ def choose(facts: Facts, device: Device) -> Recipe:
     long = _long(facts, device, why)
     crop = _crop(facts, device, long, why)
     channels = 32 if device.gpu or device.cores >= 8 else 16
-    why["model"] = f"U-Net of {channels} channels: learns from few photos and needs no pretrained weights" + (
-        "" if channels == 32 else "; 16 channels because this machine has few CPU cores. More: 32 or 64"
-    )
-    batch, iters = _schedule(facts, device, crop, channels, why)
+    model = _model(facts, device, long, channels, why)
+    batch, iters = _schedule(facts, device, crop, (model, channels), why)
     weights = _weights(facts, why)
     longest = long or int(facts.sizes.max())
-    return Recipe(long, crop, channels, batch, iters, weights, longest > 2048, why)
+    return Recipe(long, crop, channels, batch, iters, weights, longest > 2048, why, model)
 
 
 def _long(facts: Facts, device: Device, why: dict[str, str]) -> int:
@@ -97,17 +104,61 @@ def _long(facts: Facts, device: Device, why: dict[str, str]) -> int:
     parts = facts.objects[1:][facts.present[1:] > 0]
     area = float(np.median(facts.sizes.prod(axis=1)))
     small = float(parts.min()) if len(parts) else 1.0
-    needed = int(np.ceil(typical * np.sqrt(SMALL / max(small * area, 1e-9)) / 32)) * 32
+    for_area = typical * np.sqrt(SMALL / max(small * area, 1e-9))
+    thinnest = _thinnest(facts)
+    for_thin = THIN / thinnest[0] if thinnest else 0.0
+    needed = int(np.ceil(min(max(for_area, for_thin), 1e6) / 32)) * 32
     long = max(most, min(needed, 2048))
+    thin = ""
+    if thinnest and for_thin > max(for_area, most):
+        thin = f"'{thinnest[1]}' is typically {thinnest[0] * typical:.0f} pixels thick"
     if longest <= long * 1.25:
         why["size"] = f"photos are {typical} pixels long, which this device takes as they are"
+        if thin and longest > most * 1.25:
+            why["size"] = f"photos are {typical} pixels long; {thin}, and shrinking would make it vanish"
         return 0
     why["size"] = f"photos are {typical} pixels long (median; longest {longest}); shrunk to {long} " + (
-        f"and no further, so that the smallest class (typically {small:.2%} of a photo) keeps its shape"
+        f"and no further, as {thin}"
+        if thin
+        else f"and no further, so that the smallest class (typically {small:.2%} of a photo) keeps its shape"
         if needed > most
         else "to be quick, which the classes are large enough for"
     )
     return long
+
+
+def _thinnest(facts: Facts) -> Optional[tuple[float, str]]:
+    """Thickness of the thinnest class, as a share of the long side, and its name; None where it is not known."""
+    if facts.thickness is None or np.isnan(facts.thickness).all():
+        return None
+    number = int(np.nanargmin(facts.thickness))
+    return float(facts.thickness[number]), facts.class_names[number]
+
+
+def _model(facts: Facts, device: Device, long: int, channels: int, why: dict[str, str]) -> str:
+    """A fast model for large photos of thick objects where there are enough of them, else a U-Net."""
+    side = long or int(np.median(facts.sizes.max(axis=1)))
+    train, original = facts.photos["train"], int(np.median(facts.sizes.max(axis=1)))
+    thinnest = _thinnest(facts)
+    if train < ENOUGH:
+        reason = "learns from few photos and needs no pretrained weights"
+    elif original < LARGE:
+        reason = "photos are small, so that it is fast enough, and it needs no pretrained weights"
+    elif thinnest is None or thinnest[0] * side < COARSE:
+        thin = f"'{thinnest[1]}' is about {thinnest[0] * side:.0f} pixels thick" if thinnest else "objects may be thin"
+        reason = f"{thin}, and it decides at full resolution; needs no pretrained weights"
+    else:
+        model = "PPLiteSeg" if device.gpu else "BiSeNetV2"
+        name = "PP-LiteSeg on STDC1" if device.gpu else "BiSeNetV2"
+        why["model"] = (
+            f"{name}: fast on large photos. Their objects are thick enough for its coarse grid, and {train} photos "
+            "are enough to train it from scratch. The surer choice: UNet, with loss coef [1]"
+        )
+        return model
+    why["model"] = f"U-Net of {channels} channels: {reason}" + (
+        "" if channels == 32 else "; 16 channels because this machine has few CPU cores. More: 32 or 64"
+    )
+    return "UNet"
 
 
 def _crop(facts: Facts, device: Device, long: int, why: dict[str, str]) -> tuple[int, int]:
@@ -123,20 +174,23 @@ def _crop(facts: Facts, device: Device, long: int, why: dict[str, str]) -> tuple
 
 
 def _schedule(
-    facts: Facts, device: Device, crop: tuple[int, int], channels: int, why: dict[str, str]
+    facts: Facts, device: Device, crop: tuple[int, int], model: tuple[str, int], why: dict[str, str]
 ) -> tuple[int, int]:
-    """Photos an iteration, and iterations."""
+    """Photos an iteration, and iterations, of a model of this name and (U-Net) width."""
+    name, channels = model
     train = max(facts.photos["train"], 1)
     megapixels = crop[0] * crop[1] / 1e6
     if device.gpu:
-        fits = int(device.memory_gb * 0.6 * 2**30 / (crop[0] * crop[1] * GPU_BYTES * channels / 32))
-        batch = int(np.clip(fits, 1, 16))
+        each = GPU_BYTES * channels / 32 + 16 * len(facts.class_names) * (OUTPUTS[name] - 1)
+        fits = int(device.memory_gb * 0.6 * 2**30 / (crop[0] * crop[1] * each))
+        batch = int(np.clip(fits, 1 if name == "UNet" else 2, 16))  # pooled maps of one photo have no variance
         iters = int(np.clip(train * 100 / batch, 3000, 80000))
         why["batch"] = f"fits {device.memory_gb:.0f} GB with room to spare"
         why["iters"] = f"{iters * batch / train:.0f} passes over {_photos(train)}"
         return batch, iters
     batch = 8 if train >= 64 and megapixels <= 0.04 else 4
-    second = CORE_SECONDS / device.cores * megapixels * batch * (channels / 16) ** 1.8
+    cost = (channels / 16) ** 1.8 if name == "UNet" else FAST_COST
+    second = CORE_SECONDS / device.cores * megapixels * batch * cost
     fits = int(CPU_MINUTES * 60 / second / 50) * 50
     enough = max(600, int(train * 250 / batch / 50) * 50)
     iters = int(np.clip(min(fits, enough), 200, 20000))
@@ -205,13 +259,13 @@ def config_text(facts: Facts, recipe: Recipe, root: str) -> str:
         *(f"  {line}" for line in [*dataset, "mode: val", "transforms:", *_resize(recipe), _normalize(facts)]),
         f"# {why['model']}.",
         "model:",
-        "  type: UNet",
-        f"  base_channels: {recipe.channels}",
+        f"  type: {recipe.model}",
+        *([f"  base_channels: {recipe.channels}"] if recipe.model == "UNet" else []),
         *([f"  in_channels: {facts.img_channels}"] if facts.img_channels != 3 else []),
         "optimizer: {type: AdamW, weight_decay: 0.01}  # trains from scratch in few iterations",
         "lr_scheduler:  # falls to 0 at the end",
         "  type: PolynomialDecay",
-        "  learning_rate: 0.003",
+        f"  learning_rate: {0.003 if recipe.model == 'UNet' else 0.001}",
         "  power: 0.9",
         "  end_lr: 0",
         "  warmup_iters: 50",
@@ -266,14 +320,19 @@ def _normalize(facts: Facts) -> str:
 
 def _loss(recipe: Recipe) -> list[str]:
     weight = f", weight: {recipe.weights}" if recipe.weights else ""
+    outputs = OUTPUTS[recipe.model]
+    several = (
+        f"# {recipe.model} has {outputs} scores in training, the main one and {outputs - 1} helpers: a coef for each."
+    )
     return [
         f"# {recipe.why['loss']}.",
+        *([several] if outputs > 1 else []),
         "loss:",
         "  types:",
         "    - type: MixedLoss",
         f"      losses: [{{type: CrossEntropyLoss{weight}}}, {{type: DiceLoss}}]",
         "      coef: [1, 0.5]",
-        "  coef: [1]",
+        f"  coef: {[1] * outputs}",
     ]
 
 

@@ -31,6 +31,11 @@ _FIELDS = {  # what every entry needs, and which of that are numbers
     "categories": (("id", "name"), ("id",)),
     "annotations": (("image_id",), ()),
 }
+_PLAIN = {  # what is looked up or written, where it is there, and so is a number or text
+    "images": ("id", "file_name"),
+    "categories": ("id", "name"),
+    "annotations": ("image_id", "category_id", "file_name"),
+}
 
 
 def _files(source: Path) -> tuple[list[tuple[Path, dict]], list[str]]:
@@ -51,10 +56,16 @@ def _fault(data: dict) -> Optional[str]:
     for key, (fields, numbers) in _FIELDS.items():
         if not isinstance(data[key], list):
             return f"its {key} are no list"
+        if key == "annotations" and any(isinstance(item, dict) and "segments_info" in item for item in data[key]):
+            fields = (*fields, "file_name")  # panoptic: the PNG of the segments
         for number, item in enumerate(data[key], start=1):
             lacking = [name for name in fields if not isinstance(item, dict) or item.get(name) is None]
             if lacking:
                 return f"entry {number} of its {key} lacks {', '.join(lacking)}"
+            nested = [name for name in _PLAIN[key] if not isinstance(item.get(name), (str, int, float, type(None)))]
+            if nested:
+                name = nested[0]
+                return f"entry {number} of its {key} has no number or text as {name} (got {str(item[name])[:60]})"
             strange = [name for name in numbers if not str(item[name]).isdigit()]
             if strange:
                 return f"entry {number} of its {key} has no whole number as {', '.join(strange)}"
@@ -207,6 +218,8 @@ def _draw_panoptic(items: list[dict], numbers: dict, size: tuple[int, int], path
         ids = colours[..., 0] + 256 * colours[..., 1] + 65536 * colours[..., 2]
         try:
             for segment in item["segments_info"]:
+                if not isinstance(segment["id"], int):
+                    raise TypeError
                 crowd = segment.get("iscrowd")
                 label[ids == segment["id"]] = IGNORED if crowd else numbers[segment["category_id"]]
         except (AttributeError, KeyError, TypeError):
