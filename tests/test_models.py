@@ -72,6 +72,9 @@ SMALL: dict[str, dict] = {
         **{f"use_boundary_{scale}": True for scale in (2, 4, 16)},  # weights hold these heads, used or not
     },
     "SegFormer": {"embedding_dim": 32},
+    "SegNeXt": {
+        "decoder_cfg": {"channels": 16, "ham_channels": 16, "num_groups": 4, "ham_kwargs": {"MD_R": 4}},
+    },
     "SegNet": {"base_channels": 4},
     "SegmentationTransformer": {"backbone": TINY_VIT, "backbone_indices": [0, 1]},
     "TopFormer": {"backbone": {"type": "TopTransformer_Tiny"}},

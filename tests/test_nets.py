@@ -18,6 +18,7 @@ from segkit.models.lraspp import LRASPP
 from segkit.models.pp_liteseg import PPLiteSeg
 from segkit.models.pp_mobileseg import PPMobileSeg
 from segkit.models.rtformer import RTFormer
+from segkit.models.segnext import SegNeXt
 from segkit.models.setr import SegmentationTransformer
 from segkit.models.stdcseg import STDCSeg
 from segkit.models.transformer import DropPath
@@ -184,3 +185,37 @@ def test_fill_to_adds_zeros_at_the_right_and_bottom_alone():
     np.testing.assert_array_equal(filled[:, :, :3].numpy(), x.numpy())
     assert float(filled[:, :, 3:].abs().sum()) == 0
     assert fill_to(x, 3) is x
+
+
+def test_segnext_factorises_as_lee_and_seung_do():
+    model = SegNeXt(2, decoder_cfg={"ham_channels": 16, "num_groups": 4, "ham_kwargs": {"MD_R": 3, "MD_S": 2}})
+    model.eval()
+    ham = model.decode_head.hamburger.ham
+    x = noise(2, 16, 5, 7).abs()
+    found = ham(x).numpy()
+    for image, answer in zip(x.numpy(), found):
+        for half in (slice(0, 8), slice(8, 16)):
+            seen, patterns = image[half].reshape(8, 35), ham.start.numpy()[0]
+            patterns = patterns / np.linalg.norm(patterns, axis=0)
+            shares = np.exp(patterns.T @ seen)
+            shares /= shares.sum(0)
+            for _ in range(7):
+                shares = shares * (patterns.T @ seen) / (patterns.T @ patterns @ shares)
+                patterns = patterns * (seen @ shares.T) / (patterns @ shares @ shares.T)
+            shares = shares * (patterns.T @ seen) / (patterns.T @ patterns @ shares)
+            np.testing.assert_allclose(answer[half].reshape(8, 35), patterns @ shares, rtol=1e-3, atol=1e-4)
+    model.train()
+    assert float((ham(x) - ham(x)).abs().max()) > 1e-4  # drawn anew each time
+
+
+@pytest.mark.parametrize(
+    ("decoder", "message"),
+    [
+        ({"channels": 100}, "model.decoder_cfg.channels: not a multiple of num_groups .*got 100 and 32"),
+        ({"ham_kwargs": {"MD_S": 3}}, "model.decoder_cfg.ham_kwargs: cannot take 512 channels apart .*MD_S 3"),
+        ({"ham_kwargs": {"SIZE": 3}}, "model.decoder_cfg.ham_kwargs.SIZE: unknown key"),
+    ],
+)
+def test_segnext_decoders_that_cannot_be(decoder, message):
+    with pytest.raises(InputError, match=message):
+        SegNeXt(2, decoder_cfg=decoder)

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import inspect
 from typing import Any, Sequence
 
 import paddle
@@ -13,6 +12,7 @@ from paddle import Tensor, nn
 from segkit.errors import InputError
 from segkit.models.backboned import BackboneModel
 from segkit.models.layers import AuxHead, ConvBNReLU, resize_to, to_map
+from segkit.models.parts import made
 from segkit.models.uperhead import UPerHead
 from segkit.registry import MODELS
 
@@ -169,14 +169,9 @@ class _UpdateHead(nn.Layer):
         return to_map(paddle.matmul(self.fc_mask(masks), features.flatten(2)), features), new
 
 
-def _made(cls: type, params: dict[str, Any], place: str, *arguments: Any) -> nn.Layer:
-    """A part from its node; an unknown key is the user's mistake."""
-    known = list(inspect.signature(cls).parameters)[len(arguments) :]
-    given = {key: value for key, value in params.items() if key not in ("num_classes", "head_layer")}
-    for key in given:
-        if key not in known:
-            raise InputError(f"model.{place}.{key}: unknown key (got {key}, expected {', '.join(known)}). Correct it.")
-    return cls(*arguments, **given)
+def _layout(params: dict[str, Any]) -> dict[str, Any]:
+    """A part's own arguments."""
+    return {key: value for key, value in params.items() if key not in ("num_classes", "head_layer")}
 
 
 @MODELS.register
@@ -214,10 +209,10 @@ class KNet(BackboneModel):
                 f"{' or '.join(_GENERATORS)}). Correct it."
             )
         self.kernel_update_head = nn.LayerList(
-            [_made(_UpdateHead, update, "kernel_update_head_params") for _ in range(num_stages)]
+            [made(_UpdateHead, _layout(update), "model.kernel_update_head_params") for _ in range(num_stages)]
         )
-        self.kernel_generate_head = _made(
-            _GENERATORS[kind], generate, "kernel_generate_head_params", num_classes, self.map_channels
+        self.kernel_generate_head = made(
+            _GENERATORS[kind], _layout(generate), "model.kernel_generate_head_params", num_classes, self.map_channels
         )
         self.aux_head = None
         if enable_auxiliary_loss:

@@ -10,7 +10,7 @@ from paddle import Tensor, nn
 from segkit.errors import InputError
 from segkit.models.backboned import BackboneModel
 from segkit.models.layers import ConvBNReLU, scale_learning_rate
-from segkit.models.transformer import to_map, to_tokens
+from segkit.models.transformer import normed_map
 from segkit.registry import MODELS
 
 WIDTH = 256
@@ -19,11 +19,6 @@ WIDTH = 256
 def _norms(channels: int, count: int) -> nn.LayerList:
     """One LayerNorm under `count` names: published weights share it."""
     return nn.LayerList([nn.LayerNorm(channels, epsilon=1e-6)] * count)
-
-
-def _normed(norm: nn.Layer, x: Tensor) -> Tensor:
-    """[N, C, h, w], each cell normalised over its channels."""
-    return to_map(norm(to_tokens(x)), x)
 
 
 def _raise(times: int, align_corners: bool = False) -> nn.Upsample:
@@ -42,10 +37,10 @@ class _Deep(nn.Layer):
         scale_learning_rate(self, 10.0)
 
     def forward(self, maps: list[Tensor]) -> list[Tensor]:
-        scores = [self.cls_head(_normed(self.cls_head_norm, maps[-1]))]
+        scores = [self.cls_head(normed_map(self.cls_head_norm, maps[-1]))]
         if self.training:
             auxiliary = zip(self.aux_heads, self.aux_head_norms, maps)
-            scores += [head(_normed(norm, x)) for head, norm, x in auxiliary]
+            scores += [head(normed_map(norm, x)) for head, norm, x in auxiliary]
         return scores
 
 
@@ -100,7 +95,7 @@ class _MultiLevel(nn.Layer):
         self.cls_head = nn.Conv2D(hidden * count, num_classes, 3, padding=1)
 
     def forward(self, maps: list[Tensor]) -> list[Tensor]:
-        maps = self.mla([_normed(norm, x) for norm, x in zip(self.norms, maps)])
+        maps = self.mla([normed_map(norm, x) for norm, x in zip(self.norms, maps)])
         joined = paddle.concat([conv(x) for conv, x in zip(self.feat_convs, maps)], axis=1)
         scores = [self.cls_head(joined)]
         if self.training:

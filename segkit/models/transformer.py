@@ -35,6 +35,11 @@ def to_map(tokens: Tensor, like: Tensor) -> Tensor:
     return layers.to_map(tokens.transpose([0, 2, 1]), like)
 
 
+def normed_map(norm: nn.Layer, x: Tensor) -> Tensor:
+    """[N, C, h, w], each cell normalised over its channels by `norm`, a LayerNorm."""
+    return to_map(norm(to_tokens(x)), x)
+
+
 class Attention(nn.Layer):
     """Multi-head self-attention of tokens (Vaswani et al., https://arxiv.org/abs/1706.03762). [N, L, C] -> [N, L, C].
 
