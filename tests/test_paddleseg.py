@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Optional
 
+import numpy as np
 import pytest
 import yaml
+from PIL import Image
 
 from segkit.cli.main import main
+from segkit.config import Config
 from segkit.engine.paddleseg import survey
+from segkit.engine.train import train
+from segkit.options import TrainOptions
 from segkit.registry import BACKBONES, DATASETS, LOSSES, MODELS
 from tests.conftest import SHARED
 
@@ -93,6 +98,73 @@ def test_every_config_builds_unless_a_component_is_absent(findings, capsys):
 
 # Made for export alone: PaddleSeg, too, cannot train it.
 INCOMPLETE = {"configs/pp_humanseg_lite/pp_humanseg_lite_export_398x224.yml"}
+
+
+def test_two_chains_become_one(tmp_path: Path):
+    """EG1800 in PaddleSeg: a common part, then a plain and a distorted view."""
+    affine, plain = {"type": "RandomHorizontalFlip"}, {"type": "Normalize", "mean": [0.4] * 3, "std": [0.2] * 3}
+    path = tmp_path / "c.yml"
+    row = {
+        "iters": 1,
+        "batch_size": 1,
+        "train_dataset": {"type": "EG1800", "dataset_root": "x", "common_transforms": [affine],
+                          "transforms1": [plain], "transforms2": [{"type": "RandomNoise"}, plain]},
+        "val_dataset": {"type": "EG1800", "dataset_root": "x", "common_transforms": [plain],
+                        "transforms1": None, "transforms2": None},
+        "model": {"type": "UNet"},
+        "loss": {"types": [{"type": "CrossEntropyLoss"}], "coef": [1]},
+        "optimizer": {"type": "Adam"},
+        "lr_scheduler": {"type": "StepDecay", "learning_rate": 0.001, "step_size": 460, "gamma": 0.95},
+    }  # fmt: skip
+    path.write_text(yaml.safe_dump(row))
+    data = Config(path).data
+    assert [node["type"] for node in data["train_dataset"]["transforms"]] == [
+        "RandomHorizontalFlip",
+        "RandomNoise",
+        "Normalize",
+    ]
+    assert data["val_dataset"]["transforms"] == [plain] and "transforms1" not in data["val_dataset"]
+
+
+def multilabel_rows() -> list[dict[str, Any]]:
+    rows = json.loads(CENSUS.read_text()) if CENSUS.exists() else []
+    return [row for row in rows if row["path"].startswith("configs/multilabelseg/")]
+
+
+@pytest.mark.parametrize(
+    "row", multilabel_rows() or [None], ids=lambda row: Path(row["path"]).stem if row else "absent"
+)
+def test_multilabel_configs_take_a_step(row: Optional[dict[str, Any]], tmp_path: Path):
+    if row is None:
+        pytest.skip(f"{CENSUS} is absent")
+    auxiliary = row["path"].endswith("withaux.yml")
+    planes, rng = 3, np.random.default_rng(0)
+    for part in ("train", "val"):
+        names = [f"{part}{index}" for index in range(2)]
+        for name in names:
+            Image.fromarray(rng.integers(0, 255, (40, 48, 3), dtype=np.uint8)).save(tmp_path / f"{name}.png")
+            label = rng.integers(0, 2, (40, 48 * planes), dtype=np.uint8)
+            Image.fromarray(label).save(tmp_path / f"{name}_label.png")
+        lines = [f"{name}.png {name}_label.png" for name in names]
+        (tmp_path / f"{part}.txt").write_text("\n".join(lines))
+    config = rebuild({**row, "iters": 1, "batch_size": 2})
+    for part in ("train", "val"):
+        config[f"{part}_dataset"]["dataset_root"] = str(tmp_path)
+        config[f"{part}_dataset"][f"{part}_path"] = str(tmp_path / f"{part}.txt")
+        for node in config[f"{part}_dataset"]["transforms"]:
+            if "target_size" in node:
+                node["target_size"] = [64, 64]
+    assert config["train_dataset"]["num_classes"] == planes + auxiliary
+    config["model"]["backbone"]["pretrained"] = None
+    if config["model"]["type"] == "DeepLabV3":
+        config["model"]["backbone"]["type"] = "ResNet18_vd"
+    (tmp_path / "config.yml").write_text(yaml.safe_dump(config, sort_keys=False))
+    options = TrainOptions(
+        save_dir=str(tmp_path / "out"), use_multilabel=True, do_eval=True, num_workers=0, device="cpu", log_iters=1
+    )
+    train(Config(tmp_path / "config.yml"), options)
+    first, last = (json.loads(line) for line in (tmp_path / "out" / "metrics.jsonl").read_text().splitlines())
+    assert np.isfinite(first["loss"]) and 0 <= last["mIoU"] <= 1
 
 
 def test_the_walk_prints_a_table_and_counts(tmp_path: Path, capsys):

@@ -18,6 +18,7 @@ def normalise(data: MarkedDict) -> MarkedDict:
         result.take(key, data)
     _classes(result)
     _multilabel(result)
+    _two_chains(result)
     if "learning_rate" in result:
         _learning_rate(result)
     if isinstance(result.get("lr_scheduler"), MarkedDict):
@@ -62,6 +63,25 @@ def _multilabel(data: MarkedDict) -> None:
         if isinstance(data.get(key), MarkedDict) and "use_multilabel" not in data[key]:
             data[key] = _copy(data[key])
             data[key].put("use_multilabel", True, node.marks["use_multilabel"])
+
+
+def _two_chains(data: MarkedDict) -> None:
+    """PaddleSeg's EG1800 and SUPERVISELY give `common_transforms` and two chains after it, for a plain and a distorted
+    view: one chain is made of the common part and the distorted view, or the plain one where that is all."""
+    for key in ("train_dataset", "val_dataset"):
+        node = data.get(key)
+        if not isinstance(node, MarkedDict) or not isinstance(node.get("common_transforms"), MarkedList):
+            continue
+        if node.get("transforms"):
+            continue
+        data[key] = node = _copy(node)
+        mark, chain = node.marks["common_transforms"], MarkedList()
+        parts = [node.drop(name) for name in ("common_transforms", "transforms1", "transforms2")]
+        for part in (parts[0], parts[2] or parts[1]):
+            if isinstance(part, MarkedList):
+                for item, place in zip(part, part.marks):
+                    chain.add(item, place)
+        node.put("transforms", chain, mark)
 
 
 def _learning_rate(data: MarkedDict) -> None:
