@@ -18,6 +18,7 @@ from segkit import log
 from segkit.engine import loader as module
 from segkit.engine.collate import collate, to_chw
 from segkit.engine.loader import eval_loader, train_loader
+from segkit.engine.read_ahead import tensor_of
 from segkit.engine.sampler import EpochSampler
 from segkit.errors import InputError
 
@@ -394,3 +395,16 @@ def test_ranks_share_an_evaluation_without_duplicates(monkeypatch):
 def test_evaluation_of_a_bad_sample():
     with pytest.raises(InputError, match=r"photos/3.png: cannot be decoded"):
         list(eval_loader(Broken(5), 0))
+
+
+@pytest.mark.parametrize("kind", ["float32", "float64", "uint8", "int32", "int64", "bool", "float16"])
+@pytest.mark.parametrize("place", [None, paddle.CPUPlace()], ids=["here", "cpu"])
+def test_arrays_become_equal_tensors_of_their_own(kind, place):
+    array = (np.random.default_rng(0).random((3, 4, 5)) * 9).astype(kind)
+    for given in (array, array.transpose(2, 0, 1), array[:0]):
+        made = tensor_of(given, place)
+        assert made.shape == list(given.shape) and str(made.dtype).endswith(kind)
+        np.testing.assert_array_equal(made.numpy(), given)
+    made = tensor_of(array, place)
+    array[:] = 0
+    assert made.numpy().any()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import queue
 import threading
 from typing import Any, Callable, Iterable
@@ -10,6 +11,8 @@ import numpy as np
 import paddle
 
 from segkit.engine.collate import Failure
+
+_COPIED = ("float32", "float64", "uint8", "int8", "int16", "int32", "int64", "bool")
 
 
 class ReadAhead:
@@ -54,10 +57,25 @@ class ReadAhead:
             return [self._tensor(item) for item in value]
         if isinstance(value, dict):
             return {key: self._tensor(item) for key, item in value.items()}
-        return paddle.to_tensor(value, place=self._place) if isinstance(value, np.ndarray) else value
+        return tensor_of(value, self._place) if isinstance(value, np.ndarray) else value
 
     def close(self) -> None:
         """End the thread, after the sample that it is reading."""
         self._stop.set()
         self._room.release()
         self._thread.join()
+
+
+def tensor_of(array: np.ndarray, place: Any = None) -> paddle.Tensor:
+    """The array as a tensor on `place` (None: the current device).
+
+    On the CPU it is copied into an empty tensor: Paddle 3.3 loses 112 bytes at every tensor that it makes of an
+    array itself, which a long training notices.
+    """
+    wanted = place is None or isinstance(place, paddle.CPUPlace)
+    if not wanted or paddle.get_device() != "cpu" or array.dtype.name not in _COPIED:
+        return paddle.to_tensor(array, place=place)
+    array = np.ascontiguousarray(array)
+    made = paddle.empty(array.shape, dtype=array.dtype.name)
+    ctypes.memmove(made.data_ptr(), array.ctypes.data, array.nbytes)
+    return made
