@@ -71,6 +71,7 @@ SMALL: dict[str, dict] = {
         "backbone": {"type": "STDC1", "base_channels": 8},
         **{f"use_boundary_{scale}": True for scale in (2, 4, 16)},  # weights hold these heads, used or not
     },
+    "SeaFormerSeg": {"backbone": {"type": "SeaFormer_tiny"}, "head_channels": 8, "embed_dims": [8, 8]},
     "SegFormer": {"embedding_dim": 32},
     "SegNeXt": {
         "decoder_cfg": {"channels": 16, "ham_channels": 16, "num_groups": 4, "ham_kwargs": {"MD_R": 4}},

@@ -18,6 +18,7 @@ from segkit.models.lraspp import LRASPP
 from segkit.models.pp_liteseg import PPLiteSeg
 from segkit.models.pp_mobileseg import PPMobileSeg
 from segkit.models.rtformer import RTFormer
+from segkit.models.seaformer import SeaFormerSeg
 from segkit.models.segnext import SegNeXt
 from segkit.models.setr import SegmentationTransformer
 from segkit.models.stdcseg import STDCSeg
@@ -219,3 +220,12 @@ def test_segnext_factorises_as_lee_and_seung_do():
 def test_segnext_decoders_that_cannot_be(decoder, message):
     with pytest.raises(InputError, match=message):
         SegNeXt(2, decoder_cfg=decoder)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"embed_dims": [8]}, {"in_index": [0, 1]}, {"head_channels": 8}, {"input_transform": "resize_concat"}],
+)
+def test_seaformer_heads_that_do_not_fit(wrong):
+    with pytest.raises(InputError, match=r"model.embed_dims: does not fit the head"):
+        SeaFormerSeg(2, **wrong)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import NamedTuple
 
 import paddle.nn.functional as F
 from paddle import Tensor, nn
@@ -21,14 +22,44 @@ def quiet_conv(in_channels: int, out_channels: int) -> nn.Sequential:
     return nn.Sequential(nn.ReLU6(), conv)
 
 
+class Step(NamedTuple):
+    """One `MobileResidual`: kernel, widening, outer width and stride."""
+
+    kernel: int
+    expansion: int
+    out: int
+    stride: int
+
+
+class MobileResidual(nn.Layer):
+    """[N, in, h, w] -> [N, out, h/stride, w/stride]: widen, convolve each channel, narrow; a shortcut
+    beside it where nothing changes. `names` are the keys of each convolution and its BatchNorm."""
+
+    def __init__(self, in_channels: int, step: Step, names: tuple[str, str] = NAMES):
+        super().__init__()
+        mobile_conv = partial(ConvBN, bias=False, names=names)
+        wide = in_channels * step.expansion
+        layers = [mobile_conv(in_channels, wide, 1), nn.ReLU()] if step.expansion != 1 else []
+        layers += [
+            mobile_conv(wide, wide, step.kernel, step.stride, step.kernel // 2, groups=wide),
+            nn.ReLU(),
+            mobile_conv(wide, step.out, 1),
+        ]
+        self.conv = nn.Sequential(*layers)
+        self.shortcut = step.stride == 1 and in_channels == step.out
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.conv(x) if self.shortcut else self.conv(x)
+
+
 class ConvMlp(nn.Layer):
     """1x1, depthwise 3x3 and 1x1 convolutions. [N, C, h, w] -> the same shape."""
 
-    def __init__(self, channels: int, hidden: int):
+    def __init__(self, channels: int, hidden: int, names: tuple[str, str] = NAMES):
         super().__init__()
-        self.fc1 = mobile_conv(channels, hidden, 1)
+        self.fc1 = ConvBN(channels, hidden, 1, bias=False, names=names)
         self.dwconv = nn.Conv2D(hidden, hidden, 3, padding=1, groups=hidden)
-        self.fc2 = mobile_conv(hidden, channels, 1)
+        self.fc2 = ConvBN(hidden, channels, 1, bias=False, names=names)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.fc2(F.relu6(self.dwconv(self.fc1(x))))
@@ -37,11 +68,11 @@ class ConvMlp(nn.Layer):
 class MobileBlock(nn.Layer):
     """`attention` and `ConvMlp`, each beside a shortcut. [N, C, h, w] -> the same shape. `drop`: stochastic depth."""
 
-    def __init__(self, attention: nn.Layer, channels: int, mlp_ratio: int, drop: float):
+    def __init__(self, attention: nn.Layer, channels: int, mlp_ratio: int, drop: float, names: tuple[str, str] = NAMES):
         super().__init__()
         self.attn = attention
         self.drop_path = DropPath(drop)
-        self.mlp = ConvMlp(channels, channels * mlp_ratio)
+        self.mlp = ConvMlp(channels, channels * mlp_ratio, names)
 
     def forward(self, x: Tensor) -> Tensor:
         x = x + self.drop_path(self.attn(x))

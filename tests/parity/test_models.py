@@ -22,6 +22,8 @@ from segkit.registry import BACKBONES, MODELS
 FOLDER = Path(__file__).resolve().parents[3] / "shared/parity/models"
 BIG, HUGE = 40_000_000, 120_000_000
 """Parameters beyond which only keys and one output are compared without --slow, and beyond which nothing is."""
+OTHER_START = {"SeaFormerSeg"}
+"""Models whose start in PaddleSeg is a mistake that is not repeated; their docstring says which."""
 
 
 def _read(path: Path) -> dict:
@@ -110,7 +112,7 @@ def test_keys_start_and_layers(case):
         key: (shape, dtype) for key, shape, dtype in description["keys"]
     }
     for (key, _, dtype), stats in zip(description["keys"], description["init_stats"]):
-        if dtype.startswith("float") and stats is not None:
+        if dtype.startswith("float") and stats is not None and description["model"] not in OTHER_START:
             mean, std = stats
             value = state[key].numpy().astype("float64")
             assert value.std() == pytest.approx(std, rel=6 / np.sqrt(2 * value.size) + 1e-3, abs=1e-9), key

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import NamedTuple
 
 import numpy as np
 import paddle
@@ -12,7 +11,7 @@ import paddle.nn.functional as F
 from paddle import Tensor, nn
 
 from segkit.models.layers import ConvBN, fill_to, resize_to, rounded_channels, scale_learning_rate
-from segkit.models.mobile_attention import MobileBlock, mobile_conv, quiet_conv
+from segkit.models.mobile_attention import MobileBlock, MobileResidual, Step, mobile_conv, quiet_conv
 from segkit.models.transformer import to_map
 from segkit.registry import BACKBONES
 
@@ -20,43 +19,15 @@ _Embed = partial(ConvBN, kernel_size=1, bias=False, names=("conv", "bn"))
 _KEY = 16
 
 
-class _Step(NamedTuple):
-    """One block of the pyramid."""
-
-    kernel: int
-    expansion: int
-    out: int
-    stride: int
-
-
-class _Residual(nn.Layer):
-    """[N, in, h, w] -> [N, out, h/stride, w/stride]: widen, convolve each channel, narrow."""
-
-    def __init__(self, in_channels: int, step: _Step):
-        super().__init__()
-        wide = in_channels * step.expansion
-        layers = [mobile_conv(in_channels, wide, 1), nn.ReLU()] if step.expansion != 1 else []
-        layers += [
-            mobile_conv(wide, wide, step.kernel, step.stride, step.kernel // 2, groups=wide),
-            nn.ReLU(),
-            mobile_conv(wide, step.out, 1),
-        ]
-        self.conv = nn.Sequential(*layers)
-        self.shortcut = step.stride == 1 and in_channels == step.out
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x + self.conv(x) if self.shortcut else self.conv(x)
-
-
 class _Pyramid(nn.Layer):
     """[N, in, H, W] -> the maps at 1/4, 1/8, 1/16 and 1/32."""
 
-    def __init__(self, in_channels: int, steps: list[_Step]):
+    def __init__(self, in_channels: int, steps: list[Step]):
         super().__init__()
         width = 16
         self.stem = nn.Sequential(mobile_conv(in_channels, width, 3, stride=2, padding=1), nn.ReLU())
         for number, step in enumerate(steps, 1):
-            setattr(self, f"layer{number}", _Residual(width, step))
+            setattr(self, f"layer{number}", MobileResidual(width, step))
             width = step.out
         self._count = len(steps)
         # A map's last block is the one before the next halving.
@@ -143,7 +114,7 @@ class _TopTransformer(nn.Layer):
         pretrained: str | None,
     ):
         super().__init__()
-        blocks = [_Step(*step)._replace(out=rounded_channels(step[2])) for step in steps]
+        blocks = [Step(*step)._replace(out=rounded_channels(step[2])) for step in steps]
         self.tpm = _Pyramid(in_channels, blocks)
         self._widths = [blocks[end - 1].out for end in self.tpm.ends]
         self.trans = _Blocks(sum(self._widths), heads, 4, drop_path_rate)
