@@ -13,6 +13,11 @@ class InputError(ValueError):
     """
 
 
+def counted(count: int, noun: str) -> str:
+    """'1 photo', '2 photos': `noun` in the singular, of those that take an s."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
 def list_problems(title: str, problems: Iterable[str], limit: int = 20) -> str:
     """One message for many problems: `title`, then the first `limit` of them, then how many more there are."""
     rows = list(problems)

@@ -153,7 +153,7 @@ def test_labels_txt_gives_the_order_and_strange_labels_are_listed(tmp_path: Path
     (tmp_path / "s" / "labels.txt").write_text("__ignore__\n_background_\ndog\ncat\n", encoding="utf-8")
     with pytest.raises(
         InputError,
-        match=r"(?s)labels\.txt: 2 labels of the source are not among.*'Cat' in 1 files, such as a\.json.*'dgo'",
+        match=r"(?s)labels\.txt: 2 labels of the source are not among.*'Cat' in 1 file, such as a\.json.*'dgo'",
     ):
         run(tmp_path / "s", tmp_path / "o")
     report = run(tmp_path / "s", tmp_path / "o", unknown="ignore")
@@ -206,7 +206,7 @@ def test_embedded_photos(tmp_path: Path) -> None:
 def test_bad_files_are_refused_with_a_reason(bad: dict, message: str, tmp_path: Path) -> None:
     write(tmp_path / "s", "a", **{"shapes": [shape()], **bad})
     write(tmp_path / "s", "b", [shape()])
-    with pytest.raises(InputError, match=f"(?s)1 files cannot be used, 1 can.*a.json: .*{message}"):
+    with pytest.raises(InputError, match=f"(?s)1 file cannot be used, 1 can.*a.json: .*{message}"):
         run(tmp_path / "s", tmp_path / "o")
     assert not (tmp_path / "o").exists() and not list(tmp_path.glob(".o-*"))
     report = run(tmp_path / "s", tmp_path / "o", skip_bad=True)
@@ -253,7 +253,7 @@ def test_files_without_shapes(tmp_path: Path) -> None:
         run(tmp_path / "s", tmp_path / "o")
     write(tmp_path / "s", "b", [shape()])
     report = run(tmp_path / "s", tmp_path / "o")
-    assert any("1 files without a shape, which become background: a.json" in note for note in report.notes)
+    assert any("files without a shape, which become background: 1: a.json" in note for note in report.notes)
     assert mask(tmp_path / "o").max() == 0
 
 

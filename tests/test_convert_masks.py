@@ -125,7 +125,7 @@ def test_coco_parts_and_panoptic(tmp_path: Path) -> None:
 )
 def test_coco_mistakes(annotation: dict, image: dict, message: str, tmp_path: Path) -> None:
     pytest.importorskip("pycocotools")
-    with pytest.raises(InputError, match=f"(?s)1 files cannot be used.*{message}"):
+    with pytest.raises(InputError, match=f"(?s)1 file cannot be used.*{message}"):
         run(coco(tmp_path / "s", [annotation], **image), tmp_path / "o")
 
 
@@ -244,7 +244,7 @@ def test_masks_and_photos_without_each_other(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"labels/c\.png: a mask without a photo of its name"):
         run(source, tmp_path / "o")
     report = run(source, tmp_path / "o", skip_bad=True)
-    assert any("1 photos have no mask and are left out: b.png" in note for note in report.notes)
+    assert any("photos without a mask, left out: 1: b.png" in note for note in report.notes)
     with pytest.raises(InputError, match="no photo with a mask of the same name was found"):
         run(source / "images", tmp_path / "p", format="index")
 
@@ -488,7 +488,7 @@ def test_panoptic_png_of_another_size(tmp_path: Path) -> None:
 def test_a_geotiff_that_cannot_be_read(tmp_path: Path) -> None:
     folder = geo(tmp_path / "s")
     (folder / "a.tif").write_bytes(b"II*\0 nothing")
-    with pytest.raises(InputError, match=r"1 files cannot be used, 0 can"):
+    with pytest.raises(InputError, match=r"1 file cannot be used, 0 can"):
         run(folder, tmp_path / "o")
 
 

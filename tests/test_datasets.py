@@ -192,7 +192,7 @@ def test_missing_list_root_and_mode(root: Path) -> None:
 def test_all_missing_files_are_listed(root: Path) -> None:
     lines = [f"images/{i}.jpg labels/{i}.png" for i in range(15)]
     (root / "train.txt").write_text("\n".join([*lines, "images/train0.png labels/no.png"]))
-    with pytest.raises(InputError, match="31 files of the train samples are not there") as caught:
+    with pytest.raises(InputError, match="of the train samples, files that are not there: 31") as caught:
         Dataset(None, str(root), 2)
     text = str(caught.value)
     assert "images/0.jpg: image" in text and "labels/9.png: label" in text and "... and 11 more" in text
@@ -427,7 +427,9 @@ def test_cityscapes_train_id_files(tmp_path: Path) -> None:
     street(tmp_path, "labelTrainIds", values=(0, 18, 255))
     data = DATASETS.get("Cityscapes")(None, str(tmp_path))
     assert set(np.unique(data.read(0)["label"])) == {0, 18, 255}
-    with pytest.raises(InputError, match=r"(?s)1 files of the train samples are not there.*labelIds\.png: label"):
+    with pytest.raises(
+        InputError, match=r"(?s)of the train samples, files that are not there: 1.*labelIds\.png: label"
+    ):
         DATASETS.get("Cityscapes")(None, str(tmp_path), num_classes=34)
     (tmp_path / "l.txt").write_text(
         "leftImg8bit/train/aachen/aachen_000000_000019_leftImg8bit.png "
@@ -494,7 +496,7 @@ def test_voc_split_by_lists(tmp_path: Path) -> None:
     assert names(cls(None, str(tmp_path), 2, "val", val_path="mine.txt")) == ["03.a.jpg"]
     assert names(cls(None, str(tmp_path), 2, "val", val_path="pairs.txt")) == ["01.a.jpg"]
     (lists / "train.txt").write_text("00.a\n99\n")
-    with pytest.raises(InputError, match="2 files of the train samples are not there"):
+    with pytest.raises(InputError, match="of the train samples, files that are not there: 2"):
         cls(None, str(tmp_path), 2)
 
 

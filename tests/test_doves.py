@@ -221,7 +221,7 @@ def test_label_numbers_of_a_real_set_are_mapped_by_name(tmp_path: Path) -> None:
     (tmp_path / "0_json/label_names.txt").unlink()
     assert data.read(0)["label"].max() == 1
     (tmp_path / "0_json/img.png").unlink()
-    with pytest.raises(InputError, match=r"(?s)1 files of the train samples are not there.*img\.png: image"):
+    with pytest.raises(InputError, match=r"(?s)of the train samples, files that are not there: 1.*img\.png: image"):
         DoveDataset(None, str(tmp_path))
 
 

@@ -112,4 +112,4 @@ def test_photos_that_cannot_be_read_are_said(root: Path, caplog: pytest.LogCaptu
     first = sorted((root / "images").iterdir())[0]
     first.write_bytes(first.read_bytes()[:40])
     stats.statistics(str(root))
-    assert "1 of 5 photos cannot be read, and are not counted. Run segkit data check" in caplog.text
+    assert "photos that cannot be read, and are not counted: 1 of 5. Run segkit data check" in caplog.text

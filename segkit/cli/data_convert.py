@@ -11,6 +11,7 @@ from typing import Any
 from segkit.cli.flags import add_options, options_from
 from segkit.data.convert import ConvertOptions, convert
 from segkit.data.recipe import CONFIG
+from segkit.errors import counted
 from segkit.log import logger
 
 
@@ -26,11 +27,11 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     report, _ = convert(args.source, args.to, options_from(args, ConvertOptions))
     counts = ", ".join(f"{part} {count}" for part, count in report.parts.items())
     logger.info(
-        "%s: %d photos (%s), %s; classes: %s",
+        "%s: %s (%s), %s; classes: %s",
         report.out,
-        report.photos,
+        counted(report.photos, "photo"),
         counts,
-        "photos linked" if args.link else "photos copied",
+        "linked" if args.link else "copied",
         ", ".join(report.class_names),
     )
     logger.info("Train with: segkit train %s --do_eval", quote(str(Path(report.out) / CONFIG)))

@@ -12,6 +12,7 @@ from segkit.data.findings import Finding, class_table
 from segkit.data.rules import pairs
 from segkit.data.scan import Scan
 from segkit.data.source import Source
+from segkit.errors import counted
 from segkit.transforms.color import Normalize
 
 RARE, MOSTLY = 0.001, 0.9
@@ -57,7 +58,8 @@ def classes(source: Source, scans: list[Scan]) -> Iterator[Finding]:
             "rare", "warning", f"classes with less than {RARE:.1%} of the pixels of the {first} part: {len(rare)}",
             "They are learnt badly: label more of them, weight them in the loss (segkit data stats suggests weights), "
             "or merge them with others.",
-            [f"{name[r['value']]} ({r['pixels'][first] / total:.4%}, {r['images'][first]} photos)" for r in rare],
+            [f"{name[r['value']]} ({r['pixels'][first] / total:.4%}, {counted(r['images'][first], 'photo')})"
+             for r in rare],
         )  # fmt: skip
 
 

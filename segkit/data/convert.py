@@ -25,7 +25,7 @@ from segkit.data.recipe import CONFIG, Device, choose, write_config
 from segkit.data.samples import each, seen
 from segkit.data.split import Sample, divide, write_lists
 from segkit.data.thickness import of_labels
-from segkit.errors import InputError, list_problems
+from segkit.errors import InputError, counted, list_problems
 from segkit.io import decode_image, write_bytes_atomic, write_png
 from segkit.log import logger
 from segkit.options import option
@@ -142,11 +142,13 @@ def _refuse(source: str, problems: list[str], samples: list[Sample], skip_bad: b
     if not samples and not problems:
         raise InputError(f"{source}: no labelled photos in it. Give the folder that holds them.")
     if problems and (not skip_bad or not samples):
-        title = f"{source}: {len(problems)} files cannot be used"
+        title = f"{source}: {counted(len(problems), 'file')} cannot be used"
         mend = "Mend them" if not samples else "Mend them, or leave them out with --skip_bad"
         raise InputError(list_problems(f"{title}, {len(samples)} can. {mend}:", problems, limit=len(problems)))
     if problems:
-        logger.warning(list_problems(f"{source}: {len(problems)} files are left out:", problems, limit=len(problems)))
+        logger.warning(
+            list_problems(f"{source}: left out: {counted(len(problems), 'file')}:", problems, limit=len(problems))
+        )
 
 
 def _write(labelled: Labelled, out: Path, options: ConvertOptions) -> tuple[list[Sample], list[str]]:

@@ -43,9 +43,8 @@ def write_page(report: Report, path: str | Path) -> None:
             '<meta name=viewport content="width=device-width,initial-scale=1">',
             f"<title>{title}</title><style>{STYLE}</style><h1>{title}</h1>",
             f"<p>{html.escape(parts)} samples; errors: {len(report.errors)}, warnings: {len(report.warnings)}</p>",
-            "<h2>Findings</h2><p>In the examples class 0 shows the photo, ignored pixels are whitened, and values that "
-            "are no classes are magenta.</p>",
-            "".join(_finding(source, finding) for finding in report.findings) or "<p>Nothing wrong was found.</p>",
+            "<h2>Findings</h2>",
+            _legend(report) + "".join(_finding(source, finding) for finding in report.findings),
             "<h2>Classes</h2>",
             _classes(report),
             "<h2>Sizes of the photos</h2>",
@@ -53,6 +52,17 @@ def write_page(report: Report, path: str | Path) -> None:
         ]
     )
     write_bytes_atomic(path, text.encode())
+
+
+def _legend(report: Report) -> str:
+    if not report.findings:
+        return "<p>Nothing wrong was found.</p>"
+    if not any(finding.examples for finding in report.findings):
+        return ""
+    return (
+        "<p>In the examples class 0 shows the photo, ignored pixels are whitened, and values that are no classes are "
+        "magenta.</p>"
+    )
 
 
 def _finding(source: Source, finding: Finding) -> str:

@@ -14,7 +14,7 @@ from segkit.bands import decode_npy, fill_missing, tiff_facts
 from segkit.data import duplicates
 from segkit.data.formats.pairs import find_pairs
 from segkit.data.split import Sample
-from segkit.errors import InputError, list_problems
+from segkit.errors import InputError, counted, list_problems
 from segkit.io import read_image, read_label
 
 T, R = TypeVar("T"), TypeVar("R")
@@ -102,7 +102,7 @@ def load_samples(folder: Path) -> list[Sample]:
     if pairs.problems or problems:
         rows = pairs.problems + problems
         raise InputError(
-            list_problems(f"{folder}: {len(rows)} files cannot be used. Mend them:", rows, limit=len(rows))
+            list_problems(f"{folder}: {counted(len(rows), 'file')} cannot be used. Mend them:", rows, limit=len(rows))
         )
     return samples
 

@@ -119,12 +119,15 @@ def divide(samples: list[Sample], val: float, test: float, seed: int) -> list[st
     """The parts that `convert` and `init` draw: stratified; where all photos are near-identical, nevertheless divided,
     with a warning."""
     shares = Shares(1 - val - test, val, test)
-    shares.of_all()
-    try:
-        return assign(samples, shares, seed, stratify=True)
-    except InputError as error:
-        logger.warning("%s Divided nevertheless: near-identical photos are in two parts, scores too good.", error)
+    parts = sum(share > 0 for share in shares.of_all())
+    if len(samples) >= parts > len(_members(samples, None, together=True)):
+        logger.warning(
+            "too few of the %d photos differ: near-identical photos are in two parts, so that scores look better than "
+            "they are. Add photos of other scenes.",
+            len(samples),
+        )
         return assign(samples, shares, seed, stratify=True, together=False)
+    return assign(samples, shares, seed, stratify=True)
 
 
 def _order(demand: np.ndarray, rng: np.random.Generator) -> list[int]:

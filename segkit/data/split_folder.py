@@ -12,7 +12,7 @@ import numpy as np
 from segkit.data.previous import free_name
 from segkit.data.samples import load_samples
 from segkit.data.split import PARTS, Sample, Shares, assign, write_lists
-from segkit.errors import InputError
+from segkit.errors import InputError, counted
 
 
 def split_folder(
@@ -50,7 +50,8 @@ def split_folder(
         write_lists(root, samples, parts)
     table = _table(samples, parts)
     said += [
-        f"{root}: {part}: {row['photos']} photos; pixels of each class: {row['pixels']}" for part, row in table.items()
+        f"{root}: {part}: {counted(row['photos'], 'photo')}; pixels of each class: {row['pixels']}"
+        for part, row in table.items()
     ]
     return {"parts": table, "said": said}
 

@@ -39,7 +39,7 @@ def statistics(source: Union[str, Source], opts: Optional[list[str]] = None) -> 
         raise InputError(f"{source.path}: no photo can be read. Run segkit data check on it.")
     if len(read) < len(first):
         logger.warning(
-            "%s: %d of %d photos cannot be read, and are not counted. Run segkit data check on it.",
+            "%s: photos that cannot be read, and are not counted: %d of %d. Run segkit data check on it.",
             source.path, len(first) - len(read), len(first),
         )  # fmt: skip
         first = read

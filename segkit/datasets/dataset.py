@@ -198,7 +198,7 @@ class Dataset:
                     missing.append(f"{path}: {kind}")
         if missing:
             title = (
-                f"{self.dataset_root}: {len(missing)} files of the {self.mode} samples are not there. "
+                f"{self.dataset_root}: of the {self.mode} samples, files that are not there: {len(missing)}. "
                 "Mend the list or dataset_root, or restore them:"
             )
             raise InputError(list_problems(title, missing))

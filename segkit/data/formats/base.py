@@ -9,7 +9,7 @@ from typing import Callable, Literal, Optional, Union
 
 import numpy as np
 
-from segkit.errors import InputError
+from segkit.errors import InputError, counted
 from segkit.options import option
 
 IGNORED = 255
@@ -114,7 +114,7 @@ def unknown_labels(found: dict[str, list[str]], known: dict[str, int], where: st
     strange = sorted((label for label in found if label not in known), key=natural)
     if not strange:
         return []
-    rows = [f"'{label}' in {len(found[label])} files, such as {found[label][0]}" for label in strange]
+    rows = [f"'{label}' in {counted(len(found[label]), 'file')}, such as {found[label][0]}" for label in strange]
     if unknown == "error":
         raise InputError(
             f"{where}: {len(strange)} labels of the source are not among the class names ({', '.join(list(known)[:8])}"

@@ -82,7 +82,7 @@ def read(source: Path, options: ReadOptions) -> Labelled:
     notes += said
     notes += unknown_labels(found, numbers, str(names_file(options.class_names, root) or root), options.unknown)
     if empty:
-        notes.append(f"{len(empty)} files without a shape, which become background: {', '.join(empty[:5])}")
+        notes.append(f"files without a shape, which become background: {len(empty)}: {', '.join(empty[:5])}")
     if dropped:
         notes.append(f"{dropped} lines and points are drawn 10 pixels wide, as labelme does")
     return Labelled(names, photos, problems, notes)

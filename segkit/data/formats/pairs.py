@@ -146,7 +146,7 @@ def _join(photos: list[tuple[Path, Path]], masks: list[tuple[Path, Path]]) -> Pa
     ]
     if alone:
         found.notes.append(
-            f"{len(alone)} photos have no mask and are left out: {', '.join(sorted(alone, key=natural)[:5])}"
+            f"photos without a mask, left out: {len(alone)}: {', '.join(sorted(alone, key=natural)[:5])}"
         )
     return found
 

@@ -10,7 +10,7 @@ from segkit.data.formats.files import PARTS
 from segkit.data.formats.index import read_numbers
 from segkit.data.formats.pairs import Pairs, find_pairs
 from segkit.datasets.lists import read_text
-from segkit.errors import InputError
+from segkit.errors import InputError, counted
 from segkit.palette import voc_palette
 
 NAME = "voc"
@@ -51,6 +51,8 @@ def _parts(pairs: Pairs, lists: Path) -> None:
         return
     kept = [(name, image, label, part_of.get(image.stem)) for name, image, label, _ in pairs.items]
     pairs.items = [item for item in kept if item[3]]
-    pairs.notes.append(f"parts: {lists}; {len(kept) - len(pairs.items)} photos that it does not name are left out")
+    pairs.notes.append(
+        f"parts: {lists}; {counted(len(kept) - len(pairs.items), 'photo')} are left out, which it does not name"
+    )
     if not pairs.items:
         raise InputError(f"{lists}: its lists name none of the photos. Mend or remove them.")
