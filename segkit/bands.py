@@ -92,11 +92,12 @@ def fill_missing(image: np.ndarray, nodata: float | None = None) -> tuple[np.nda
     return filled, missing
 
 
-def tiff_facts(path: str) -> dict[str, Any]:
-    """What a TIFF's header says: `shape` (H, W, bands), `dtype`, `nodata` (GDAL's tag, or None). Decodes nothing."""
+def tiff_facts(path: str, data: bytes | None = None) -> dict[str, Any]:
+    """What a TIFF's header says: `shape` (H, W, bands), `dtype`, `nodata` (GDAL's tag, or None). Decodes nothing.
+    `data`: the file's bytes where they are in memory; `path` is then only used in messages."""
     tifffile = _tifffile(path, "")
     try:
-        with tifffile.TiffFile(path) as file:
+        with tifffile.TiffFile(path if data is None else io.BytesIO(data)) as file:
             page, series = file.pages[0], file.series[0]
             bands = int(np.prod(series.shape)) // max(1, page.imagelength * page.imagewidth)
             text = page.tags[_GDAL_NODATA].value if _GDAL_NODATA in page.tags else None

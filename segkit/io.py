@@ -132,26 +132,27 @@ def image_size(path: PathLike) -> tuple[int, int]:
                 width, height = image.tag_v2[256], image.tag_v2[257]
             turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
     except (OSError, ValueError, SyntaxError) as error:
-        raise _unreadable(name, error) from error
+        raise unreadable(name, error) from error
     return (width, height) if turned else (height, width)
 
 
 def write_png(path: PathLike, array: np.ndarray, palette: np.ndarray | None = None) -> None:
-    """Write a PNG whole or not at all, making its folders.
+    """Write what `encode_png` makes whole or not at all, making its folders."""
+    write_bytes_atomic(path, encode_png(array, palette, os.fspath(path)))
 
-    `array`: RGB uint8 [H, W, 3], or an index map [H, W] of integers or bools (16-bit gray above 255). With `palette`
-    (uint8 [n, 3]) the file is a palette PNG whose indices are the classes.
-    """
+
+def encode_png(array: np.ndarray, palette: np.ndarray | None = None, name: str = "mask") -> bytes:
+    """A PNG of RGB uint8 [H, W, 3], or of an index map [H, W] of integers or bools (16-bit gray above 255). With
+    `palette` (uint8 [n, 3]) it is a palette PNG whose indices are the classes. `name` is used in messages."""
     if array.ndim == 2:
-        array = _small(array, os.fspath(path))
+        array = _small(array, name)
         if array.dtype != np.uint8:
             array = array.astype(np.uint16)
     if palette is not None and array.ndim == 2 and array.dtype == np.uint8:
-        write_bytes_atomic(path, _palette_png(array, palette))
-        return
+        return _palette_png(array, palette)
     if array.ndim == 3 and array.shape[2] >= 3:
         array = cv2.cvtColor(array, cv2.COLOR_RGB2BGR if array.shape[2] == 3 else cv2.COLOR_RGBA2BGRA)
-    write_bytes_atomic(path, cv2.imencode(".png", array)[1].tobytes())
+    return cv2.imencode(".png", array)[1].tobytes()
 
 
 def write_bytes_atomic(path: PathLike, data: bytes, sync: bool = False) -> None:
@@ -200,10 +201,11 @@ def _read_bytes(path: PathLike) -> bytes:
     try:
         return Path(path).read_bytes()
     except OSError as error:
-        raise _unreadable(os.fspath(path), error) from error
+        raise unreadable(os.fspath(path), error) from error
 
 
-def _unreadable(name: str, error: Exception) -> InputError:
+def unreadable(name: str, error: Exception) -> InputError:
+    """What to say of an image that cannot be opened because of `error`."""
     if isinstance(error, FileNotFoundError):
         return InputError(f"{name}: no such file. Mend the path, or the list that names it.")
     if isinstance(error, OSError) and error.errno:
@@ -231,7 +233,7 @@ def _open_pillow(data: bytes, name: str) -> Any:
         image = module.open(io.BytesIO(data))
         image.load()
     except (OSError, ValueError, SyntaxError, EOFError, struct.error, module.DecompressionBombError) as error:
-        raise _unreadable(name, error) from error
+        raise unreadable(name, error) from error
     return image
 
 

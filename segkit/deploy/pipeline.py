@@ -14,14 +14,14 @@ import numpy as np
 from segkit import postprocess
 from segkit.bands import as_picture, fill_missing
 from segkit.errors import InputError
-from segkit.io import read_image
+from segkit.io import decode_image, read_image
 from segkit.transforms import Compose
 
 T = TypeVar("T")
 R = TypeVar("R")
 # Batch float32 [N, C, H, W] -> scores float [N, classes, h, w], or class numbers int [N, h, w].
 Run = Callable[[np.ndarray], np.ndarray]
-Image = Union[str, "os.PathLike[str]", np.ndarray]
+Image = Union[str, "os.PathLike[str]", bytes, np.ndarray]
 
 
 @dataclass
@@ -60,9 +60,11 @@ class Segmenter:
         self.nodata = nodata
 
     def prepare(self, image: Image) -> Photo:
-        """Read and transform one photo, a path or an array [H, W] or [H, W, channels], RGB."""
+        """Read and transform one photo: a path, the bytes of a file, or an array [H, W] or [H, W, channels], RGB."""
         if isinstance(image, np.ndarray):
             path, pixels = "array", _as_photo(image, self.img_channels)
+        elif isinstance(image, bytes):
+            path, pixels = "image", decode_image(image, "image", self.img_channels)
         else:
             path, pixels = os.fspath(image), read_image(image, self.img_channels)
         pixels, _ = fill_missing(pixels, self.nodata)
