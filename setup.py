@@ -8,7 +8,7 @@ from setuptools import find_packages, setup
 HERE = Path(__file__).parent
 VERSION = re.search(r'__version__ = "(.+?)"', (HERE / "segkit" / "__init__.py").read_text(encoding="utf-8")).group(1)
 EXTRAS = {
-    "onnx": ["paddle2onnx>=2.0; python_version < '3.13'", "onnxruntime"],
+    "onnx": ["paddle2onnx>=2.0; python_version < '3.13'", "onnxslim", "onnxruntime"],
     "openvino": ["openvino"],
     "tiff": ["tifffile", "imagecodecs"],
     "geo": ["rasterio"],

@@ -118,7 +118,12 @@ class ExportOptions:
     output_op: Literal["argmax", "softmax", "none"] = option(
         "none", "what the graph ends in: none keeps the scores, so that masks at the photo's size equal predict's"
     )
-    format: Literal["paddle", "paddle2", "onnx", "openvino", "all"] = option("paddle", "file format")
+    format: Literal["paddle", "paddle2", "onnx", "openvino", "all"] = option(
+        "paddle", "file format; paddle2 is the older .pdmodel, all means paddle, onnx and openvino"
+    )
+    fold_preprocess: bool = option(
+        False, "put Normalize and the layout into the graph: it then takes 8-bit photos [N, H, W, C] as they are"
+    )
     precision: Literal["fp32"] = option("fp32", "weights of the exported model")
 
 
@@ -136,10 +141,16 @@ class InferOptions:
     use_trt: bool = option(False, "TensorRT, on a GPU")
     use_int8: bool = option(False, "int8 with TensorRT")
     precision: Literal["fp32", "fp16", "bf16", "int8", "auto"] = option("fp32", "compute precision")
+    hint: Literal["latency", "throughput"] = option(
+        "latency", "with OpenVINO: latency uses all cores for one batch, throughput runs several side by side"
+    )
     min_subgraph_size: int = option(3, "smallest subgraph that TensorRT takes")
     enable_auto_tune: bool = option(False, "collect TensorRT shape ranges on the photos first")
     auto_tuned_shape_file: str = option("auto_tune_tmp.pbtxt", "where those ranges are kept")
-    enable_mkldnn: bool = option(False, "oneDNN kernels on the CPU")
+    enable_mkldnn: Optional[bool] = option(
+        None, "with Paddle on the CPU: oneDNN's kernels; default: yes. False: Paddle's own, much slower, whose masks "
+        "are bit for bit those of predict --no_onednn",
+    )  # fmt: skip
     with_argmax: bool = option(False, "accepted: masks are made of whatever the graph ends in")
     print_detail: bool = option(True, "print what is done")
     benchmark: bool = option(False, "time the run and print latency")

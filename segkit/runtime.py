@@ -91,6 +91,16 @@ def require_paddle() -> None:
                 print(line, file=sys.stderr)
 
 
+def cpu_facts() -> dict[str, str]:
+    """What Linux says of the first CPU: "model name", "flags" and so on; empty where it does not tell."""
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
+            rows = (line.split(":", 1) for line in file.read().split("\n\n")[0].splitlines() if ":" in line)
+            return {name.strip(): value.strip() for name, value in rows}
+    except OSError:
+        return {}
+
+
 def has_nvidia_gpu() -> bool:
     """Whether this machine shows an NVIDIA driver, whatever Paddle was built for."""
     return os.path.exists("/proc/driver/nvidia/version") or shutil.which("nvidia-smi") is not None

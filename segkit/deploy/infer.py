@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from pathlib import Path
 from typing import Any, Union
@@ -33,6 +34,7 @@ def segmenter(spec: DeploySpec, backend: Backend) -> Segmenter:
         spec.threshold,
         spec.multilabel,
         spec.nodata,
+        spec.input_layout,
     )
 
 
@@ -46,10 +48,7 @@ def infer(options: InferOptions) -> dict[str, Any]:
         raise InputError(f"--batch_size: got {options.batch_size}, expected at least 1.")
     spec = DeploySpec.load(options.config)
     items = collect(options.image_path, options.save_dir, videos=False)
-    tune_on = None
-    if options.use_trt and options.enable_auto_tune:
-        tune_on = _tuning_inputs(spec, items)
-    backend = open_backend(spec, options, tune_on)
+    backend = open_backend(spec, options, _tuning_inputs(spec, items, options))
     model = segmenter(spec, backend)
     run = _Run(model, options)
     if options.print_detail:
@@ -59,9 +58,18 @@ def infer(options: InferOptions) -> dict[str, Any]:
     return run.finish(len(items))
 
 
-def _tuning_inputs(spec: DeploySpec, items: list[Item]) -> list[np.ndarray]:
-    model = Segmenter(lambda batch: batch, spec.build_transforms(), [], None, spec.img_channels)
-    return [model.prepare(item.path).x[None] for item in items[:10]]
+def _tuning_inputs(spec: DeploySpec, items: list[Item], options: InferOptions) -> list[np.ndarray]:
+    """A few of the photos, each as a batch of its own; what cannot be read is left for the run itself to name."""
+    model = Segmenter(
+        lambda batch: batch, spec.build_transforms(), [], None, spec.img_channels, input_layout=spec.input_layout
+    )
+    found: list[np.ndarray] = []
+    for item in items[:10]:
+        with contextlib.suppress(InputError):
+            found.append(model.prepare(item.path).x[None])
+        if found and not (options.use_trt and options.enable_auto_tune):
+            break
+    return found
 
 
 class _Run:

@@ -26,8 +26,8 @@ Image = Union[str, "os.PathLike[str]", bytes, np.ndarray]
 
 @dataclass
 class Photo:
-    """`image`: as read, uint8 or float32 [H0, W0, C]. `x`: the network's input, float32 [C, H, W]; `geometry`: the way
-    back."""
+    """`image`: as read, uint8 or float32 [H0, W0, C]. `x`: the network's input, float32 [C, H, W] or, where the graph
+    normalises, uint8 [H, W, C]; `geometry`: the way back."""
 
     path: str
     image: np.ndarray
@@ -48,6 +48,7 @@ class Segmenter:
         threshold: Optional[float] = None,
         multilabel: bool = False,
         nodata: Optional[float] = None,
+        input_layout: str = "NCHW",
     ):
         check_threshold(threshold)
         self.run = run
@@ -58,6 +59,7 @@ class Segmenter:
         self.threshold = threshold
         self.multilabel = multilabel
         self.nodata = nodata
+        self.input_layout = input_layout
 
     def prepare(self, image: Image) -> Photo:
         """Read and transform one photo: a path, the bytes of a file, or an array [H, W] or [H, W, channels], RGB."""
@@ -70,7 +72,7 @@ class Segmenter:
         pixels, _ = fill_missing(pixels, self.nodata)
         sample = {"image": pixels, "path": path, "geometry": []}
         sample = self.transforms(sample, np.random.default_rng(0))
-        return Photo(path, pixels, network_input(sample["image"]), sample["geometry"])
+        return Photo(path, pixels, network_input(sample["image"], self.input_layout), sample["geometry"])
 
     def output(self, photo: Photo) -> np.ndarray:
         """What the engine says of one photo: scores [classes, h, w], or class numbers [h, w]."""
@@ -102,8 +104,10 @@ class Segmenter:
         return self.probabilities(self.output(photo), photo.geometry)
 
 
-def network_input(image: np.ndarray) -> np.ndarray:
-    """[H, W, C] -> contiguous float32 [C, H, W]."""
+def network_input(image: np.ndarray, layout: str = "NCHW") -> np.ndarray:
+    """[H, W, C] -> contiguous float32 [C, H, W]; with NHWC as it is: the graph does the rest."""
+    if layout == "NHWC":
+        return np.ascontiguousarray(image)
     return np.ascontiguousarray(image.transpose(2, 0, 1), dtype=np.float32)
 
 

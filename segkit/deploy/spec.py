@@ -15,22 +15,32 @@ from segkit.registry import TRANSFORMS
 
 FILE = "deploy.yaml"
 OUTPUT_OPS = ("none", "softmax", "argmax")
+INPUT_DTYPES = ("float32", "uint8")
+INPUT_LAYOUTS = ("NCHW", "NHWC")
+PRECISIONS = ("fp32", "int8")
 
 
 @dataclass
 class DeploySpec:
-    """An exported model. `model`, `params`: file names in `folder`; `input_shape`: [N, C, H, W], -1 = any.
+    """An exported model. `model` and `params` (Paddle's), `onnx`, `openvino`: file names in `folder`, None where the
+    model was not written for that engine; `input_shape`: [N, C, H, W] whatever the layout, -1 = any.
 
-    `output_op`: what the graph ends in: none (scores), softmax (probabilities; a sigmoid with one channel or
-    several labels a pixel) or argmax (class numbers). `palette`: RGB a class. `num_classes` and what follows
-    are absent in PaddleSeg's own files.
+    `input_dtype`, `input_layout`: what the graph takes: float32 NCHW that went through all of `transforms`, or uint8
+    NHWC where normalisation is in the graph. `precision`: fp32, or int8 of a quantized graph. `output_op`: what the
+    graph ends in: none (scores), softmax (probabilities; a sigmoid with one channel or several labels a pixel) or
+    argmax (class numbers). `palette`: RGB a class. `num_classes` and what follows are absent in PaddleSeg's own files.
     """
 
     folder: Path
-    model: str
-    params: str
     transforms: list[dict[str, Any]]
+    model: Optional[str] = None
+    params: Optional[str] = None
+    onnx: Optional[str] = None
+    openvino: Optional[str] = None
     input_shape: list[int] = field(default_factory=lambda: [-1, 3, -1, -1])
+    input_dtype: str = "float32"
+    input_layout: str = "NCHW"
+    precision: str = "fp32"
     output_op: str = "none"
     output_dtype: str = "float32"
     num_classes: Optional[int] = None
@@ -48,9 +58,10 @@ class DeploySpec:
 
     def text(self) -> str:
         """The file's text."""
-        names = ("model", "params", "input_shape", "output_op", "output_dtype", "num_classes", "classes", "palette",
-                 "img_channels", "threshold", "multilabel", "nodata", "transforms")  # fmt: skip
-        content = {name: getattr(self, name) for name in names}
+        names = ("input_shape", "input_dtype", "input_layout", "precision", "output_op", "output_dtype", "num_classes",
+                 "classes", "palette", "img_channels", "threshold", "multilabel", "nodata", "transforms")  # fmt: skip
+        content = {name: getattr(self, name) for name in _FILES if getattr(self, name) is not None}
+        content.update({name: getattr(self, name) for name in names})
         return yaml.safe_dump(
             {"Deploy": content}, sort_keys=False, allow_unicode=True, default_flow_style=None, width=110
         )
@@ -66,12 +77,7 @@ class DeploySpec:
             )
         node = _deploy_node(file)
         known = {name: node[name] for name in _KINDS if node.get(name) is not None}
-        for name in ("model", "params"):
-            if not (file.parent / str(node[name])).is_file():
-                raise InputError(
-                    f"{file}: Deploy.{name} names {node[name]}, which is not in {file.parent}. "
-                    "Copy the whole exported folder, or export again."
-                )
+        _check_files(file, known)
         shape = known.get("input_shape", [-1, 3, -1, -1])
         known.setdefault("img_channels", shape[1] if shape[1] > 0 else 3)
         return cls(folder=file.parent, **known)
@@ -102,15 +108,18 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= 1
 
 
+_FILES = ("model", "params", "onnx", "openvino")
 # Key -> (test of its value, what to say was expected).
 _KINDS = {
-    "model": (lambda value: isinstance(value, str), "a file name"),
-    "params": (lambda value: isinstance(value, str), "a file name"),
+    **dict.fromkeys(_FILES, (lambda value: isinstance(value, str), "a file name")),
     "transforms": (
         lambda value: isinstance(value, list) and all(isinstance(node, dict) and "type" in node for node in value),
         "a list of transforms, each with its type",
     ),
     "input_shape": (_is_shape, "four integers N, C, H, W, -1 for any"),
+    "input_dtype": (lambda value: value in INPUT_DTYPES, " or ".join(INPUT_DTYPES)),
+    "input_layout": (lambda value: value in INPUT_LAYOUTS, " or ".join(INPUT_LAYOUTS)),
+    "precision": (lambda value: value in PRECISIONS, " or ".join(PRECISIONS)),
     "output_op": (lambda value: value in OUTPUT_OPS, " or ".join(OUTPUT_OPS)),
     "output_dtype": (lambda value: isinstance(value, str), "a type name"),
     "num_classes": (lambda value: isinstance(value, int) and value > 0, "an integer above 0"),
@@ -121,6 +130,23 @@ _KINDS = {
     "multilabel": (lambda value: isinstance(value, bool), "true or false"),
     "nodata": (lambda value: isinstance(value, (int, float)) and not isinstance(value, bool), "a number"),
 }
+
+
+def _check_files(file: Path, known: dict[str, Any]) -> None:
+    """`InputError` unless there is a model, and every file that is named."""
+    if "onnx" not in known and "openvino" not in known:
+        for name in ("model", "params"):
+            if name not in known:
+                raise InputError(f"{file}: Deploy.{name} is missing. Export the model again.")
+    named = {f"Deploy.{name}": known[name] for name in _FILES if name in known}
+    if "openvino" in known:
+        named["Deploy.openvino with its weights"] = str(Path(known["openvino"]).with_suffix(".bin"))
+    for key, name in named.items():
+        if not (file.parent / name).is_file():
+            raise InputError(
+                f"{file}: {key} names {name}, which is not in {file.parent}. "
+                "Copy the whole exported folder, or export again."
+            )
 
 
 def _deploy_node(file: Path) -> dict[str, Any]:
@@ -135,9 +161,8 @@ def _deploy_node(file: Path) -> dict[str, Any]:
     node = content.get("Deploy") if isinstance(content, dict) else None
     if not isinstance(node, dict):
         raise InputError(f"{file}: there is no section 'Deploy:'. Give the {FILE} of an exported folder.")
-    for name in ("model", "params", "transforms"):
-        if node.get(name) is None:
-            raise InputError(f"{file}: Deploy.{name} is missing. Export the model again.")
+    if node.get("transforms") is None:
+        raise InputError(f"{file}: Deploy.transforms is missing. Export the model again.")
     for name, (test, expected) in _KINDS.items():
         if node.get(name) is not None and not test(node[name]):
             raise InputError(f"{file}: Deploy.{name}: got {node[name]!r}, expected {expected}.")

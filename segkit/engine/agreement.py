@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -21,15 +22,21 @@ from segkit.options import InferOptions
 # Shares of the largest score, and of the pixels: float32 kernels in another order stay far below.
 MAX_DIFFERENCE = 1e-3
 MIN_AGREEMENT = 0.999
+_MOST_PHOTOS, _ENOUGH_PIXELS = 3, 500_000
 
 
-def sample_photo(cfg: Config, shape: list[int]) -> Photo:
-    """The first photo of the val set where it is there, else a random one, through the export transforms."""
+def sample_photos(cfg: Config, shape: list[int]) -> list[Photo]:
+    """The first photos of the val set where they are there, else a random one, through the export transforms."""
     info = data_info(cfg)
     channels = info.img_channels
     model = Segmenter(lambda x: x, build_transforms(cfg, "export"), [], None, channels, nodata=info.nodata)
+    photos: list[Photo] = []
     try:
-        return model.prepare(build_dataset(cfg, "val").files[0][0])
+        for path, *_ in build_dataset(cfg, "val").files[:_MOST_PHOTOS]:
+            photos.append(model.prepare(path))
+            if sum(photo.x[0].size for photo in photos) > _ENOUGH_PIXELS:
+                break
+        return photos
     except InputError as error:
         logger.info("no photo of val_dataset is at hand (%s): checking on a random one", str(error).splitlines()[0])
     size = [fixed if fixed > 0 else default for fixed, default in zip(shape[2:], (480, 640))]
@@ -37,26 +44,42 @@ def sample_photo(cfg: Config, shape: list[int]) -> Photo:
     image = coarse.repeat(16, axis=0).repeat(16, axis=1)[: size[0], : size[1]]
     photo = model.prepare(np.ascontiguousarray(image))
     photo.path = "a random photo"
-    return photo
+    return [photo]
 
 
-def check_agreement(model: paddle.nn.Layer, spec: DeploySpec, photo: Photo) -> dict[str, Any]:
-    """Run both on one photo. Returns `max_difference` of the scores (None with argmax) and `agreement`, the share
-    of pixels with the same class; `RuntimeError` where they disagree."""
-    backend = open_backend(spec, InferOptions(config=str(spec.folder), backend="paddle"))
-    exported = infer.segmenter(spec, backend)
+def check_agreement(model: paddle.nn.Layer, spec: DeploySpec, photos: list[Photo], engine: str) -> dict[str, Any]:
+    """Run the model and its export in `engine` on `photos`. Returns `max_difference` of the scores (None with argmax)
+    and `agreement`, the share of pixels with the same class, of the worst photo; `RuntimeError` where they disagree."""
+    # Paddle's own kernels: those of the trained model, so that what differs is the graph.
+    options = InferOptions(config=str(spec.folder), backend=engine, enable_mkldnn=False)
+    exported = infer.segmenter(spec, open_backend(spec, options))
+    return worst([_check(model, spec, exported, photo, engine) for photo in photos])
+
+
+def worst(found: Iterable[dict[str, Any]]) -> dict[str, Any]:
+    """The largest `max_difference` and the smallest `agreement` of several."""
+    rows = list(found)
+    differences = [row["max_difference"] for row in rows if row["max_difference"] is not None]
+    return {
+        "max_difference": max(differences, default=None),
+        "agreement": min(row["agreement"] for row in rows),
+    }
+
+
+def _check(model: paddle.nn.Layer, spec: DeploySpec, exported: Segmenter, photo: Photo, engine: str) -> dict[str, Any]:
     expected = apply.scores(model, photo.x[None], apply.TestTime(onednn=False))[0]
     trained = Segmenter(lambda x: x, [], [], None, spec.img_channels, None, spec.multilabel)
-    got = exported.output(photo)
+    x = photo.x if spec.input_dtype == "float32" else exported.prepare(photo.image).x
+    got = exported.run(x[None])[0]
     same = trained.mask(expected, []) == exported.mask(got, [])
     share = float(same.mean())
     difference, scale = _difference(expected, got, spec)
     shown = "" if difference is None else f"largest difference {difference:.3g} (scores up to {scale:.3g}), "
-    logger.info("agreement with the trained model on %s: %s%.4f %% of pixels", photo.path, shown, 100 * share)
+    logger.info("%s agrees with the trained model on %s: %s%.4f %% of pixels", engine, photo.path, shown, 100 * share)
     if share < MIN_AGREEMENT or (difference is not None and not difference <= MAX_DIFFERENCE * max(1.0, scale)):
         raise RuntimeError(
-            f"the exported model disagrees with the trained one on {photo.path}: {shown}{100 * share:.3f} % of pixels "
-            f"agree (expected at least {100 * MIN_AGREEMENT} %). Nothing was written."
+            f"the model exported for {engine} disagrees with the trained one on {photo.path}: {shown}{100 * share:.3f} "
+            f"% of pixels agree (expected at least {100 * MIN_AGREEMENT} %). Nothing was written."
         )
     return {"max_difference": difference, "agreement": share}
 

@@ -1,4 +1,4 @@
-"""From a trained model to a folder that Paddle Inference runs, checked against the model before it appears."""
+"""From a trained model to a folder that inference engines run, checked against the model before it appears."""
 
 from __future__ import annotations
 
@@ -15,10 +15,12 @@ import paddle
 
 from segkit.build import build_transforms, data_info
 from segkit.config import Config
+from segkit.deploy.backends import choice
 from segkit.deploy.spec import FILE, DeploySpec
 from segkit.engine import apply
-from segkit.engine.agreement import check_agreement, sample_photo
-from segkit.engine.graph import Exported, save_graph
+from segkit.engine.agreement import check_agreement, sample_photos, worst
+from segkit.engine.convert import require_converters, to_onnx, to_openvino
+from segkit.engine.graph import Exported, Normalization, save_graph
 from segkit.engine.paddle2 import save_paddle2
 from segkit.engine.segmenter import is_multilabel
 from segkit.errors import InputError
@@ -26,25 +28,36 @@ from segkit.log import logger
 from segkit.options import ExportOptions
 from segkit.transforms import Compose
 
-_OURS = ("model.json", "model.pdmodel", "model.pdiparams", FILE, "config.yml")
+# What each format leaves in the folder; they build on one another in this order.
+_FORMATS = {
+    "paddle": ("paddle",),
+    "paddle2": ("paddle2",),
+    "onnx": ("onnx",),
+    "openvino": ("openvino",),
+    "all": ("paddle", "onnx", "openvino"),
+}
+_FILES = {
+    "paddle": ("model.json", "model.pdiparams"),
+    "paddle2": ("model.pdmodel", "model.pdiparams"),
+    "onnx": ("model.onnx",),
+    "openvino": ("model.xml", "model.bin"),
+}
+_ENGINES = {"paddle": "paddle", "paddle2": "paddle", "onnx": "onnxruntime", "openvino": "openvino"}
+_OURS = {FILE, choice.FILE, "config.yml", *(name for names in _FILES.values() for name in names)}
 # Two photos of different sizes: where the transforms bring both to one size, the graph gets that size.
 _PROBES = ((90, 130), (300, 200))
 
 
 def check(cfg: Config, options: ExportOptions) -> None:
     """`InputError` for what cannot be exported, before anything is loaded."""
-    if options.format in ("onnx", "openvino", "all"):
-        extra = "segkit[onnx]" if options.format == "onnx" else "segkit[onnx] and segkit[openvino]"
-        raise InputError(
-            f"--format {options.format}: this version writes Paddle's own formats only; it will come with the extra "
-            f"{extra}. Use --format paddle."
-        )
+    require_converters(_FORMATS[options.format])
     if options.output_op == "argmax" and is_multilabel(cfg):
         raise InputError(
             "--output_op argmax: a pixel may have several labels here, and argmax keeps one. Use none or softmax (the "
             "sigmoid of each class)."
         )
     _shape(cfg, options)
+    _normalization(cfg, options)
     folder = Path(options.save_dir)
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder}: this is a file. Choose another --save_dir.")
@@ -56,40 +69,63 @@ def check(cfg: Config, options: ExportOptions) -> None:
 
 
 def export(cfg: Config, model: paddle.nn.Layer, options: Optional[ExportOptions] = None) -> dict[str, Any]:
-    """Write model, weights, deploy.yaml and config.yml to `options.save_dir`, whole or not at all.
+    """Write the model in each format, deploy.yaml and config.yml to `options.save_dir`, whole or not at all.
 
-    Returns the file names and the agreement: the largest difference of the scores and the share of agreeing
-    pixels on one photo. `RuntimeError` when the exported graph disagrees with the model.
+    Returns the file names and the agreement, the worst of all formats: the largest difference of the scores and the
+    share of agreeing pixels on photos of the val set. `RuntimeError` when an exported graph disagrees with the model.
     """
     options = options or ExportOptions()
     check(cfg, options)
     shape = _shape(cfg, options)
-    photo = sample_photo(cfg, shape)
-    _check_photo(photo.x, shape, options, photo.path)
+    photos = sample_photos(cfg, shape)
+    for photo in photos:
+        _check_photo(photo.x, shape, options, photo.path)
+    formats = _FORMATS[options.format]
     with apply.evaluation_mode(model), _folder(Path(options.save_dir)) as folder:
-        if options.format == "paddle2":
-            save_paddle2(cfg, model, folder, shape, options.output_op)
-        else:
-            save_graph(Exported(model, options.output_op, is_multilabel(cfg)), folder, shape)
+        _write(cfg, model, options, folder, formats)
         spec = _spec(cfg, options, folder, shape)
         spec.path.write_text(spec.text(), encoding="utf-8")
         cfg.save(folder / "config.yml")
-        agreement = check_agreement(model, DeploySpec.load(folder), photo)
-    logger.info("exported to %s: %s, %s, %s", options.save_dir, spec.model, spec.params, FILE)
-    return {"save_dir": options.save_dir, "model": spec.model, "params": spec.params, **agreement}
+        spec = DeploySpec.load(folder)
+        agreement = worst(check_agreement(model, spec, photos, _ENGINES[name]) for name in formats)
+    files = [name for kind in formats for name in _FILES[kind]]
+    logger.info("exported to %s: %s", options.save_dir, ", ".join([*files, FILE]))
+    return {"save_dir": options.save_dir, "files": files, **agreement}
+
+
+def _write(cfg: Config, model: paddle.nn.Layer, options: ExportOptions, folder: Path, formats: tuple[str, ...]) -> None:
+    """The model's files of all `formats`, and no others."""
+    shape, normalization = _shape(cfg, options), _normalization(cfg, options)
+    if "paddle2" in formats:
+        save_paddle2(cfg, model, folder, shape, options.output_op, normalization)
+    else:
+        save_graph(Exported(model, options.output_op, is_multilabel(cfg), normalization), folder, shape)
+    if "onnx" in formats or "openvino" in formats:
+        to_onnx(folder)
+    if "openvino" in formats:
+        to_openvino(folder)
+    wanted = {name for kind in formats for name in _FILES[kind]}
+    for name in _OURS - wanted:
+        (folder / name).unlink(missing_ok=True)
 
 
 def _spec(cfg: Config, options: ExportOptions, folder: Path, shape: list[int]) -> DeploySpec:
     info = data_info(cfg)
-    names = [name for name in ("model.json", "model.pdmodel") if (folder / name).is_file()]
+    there = {name for names in _FILES.values() for name in names if (folder / name).is_file()}
+    small = "uint8" if info.num_classes <= 256 else "int32"
+    folded = options.fold_preprocess
     return DeploySpec(
         folder=folder,
-        model=names[0],
-        params="model.pdiparams",
-        transforms=_nodes(cfg),
+        model=next((name for name in ("model.json", "model.pdmodel") if name in there), None),
+        params="model.pdiparams" if "model.pdiparams" in there else None,
+        onnx="model.onnx" if "model.onnx" in there else None,
+        openvino="model.xml" if "model.xml" in there else None,
+        transforms=_nodes(cfg)[:-1] if folded else _nodes(cfg),
         input_shape=shape,
+        input_dtype="uint8" if folded else "float32",
+        input_layout="NHWC" if folded else "NCHW",
         output_op=options.output_op,
-        output_dtype="int32" if options.output_op == "argmax" else "float32",
+        output_dtype=small if options.output_op == "argmax" else "float32",
         num_classes=info.num_classes,
         classes=list(map(str, info.class_names)),
         palette=np.asarray(info.palette).tolist(),
@@ -108,6 +144,21 @@ def _nodes(cfg: Config) -> list[dict[str, Any]]:
             "export.transforms differ from val_dataset.transforms: the exported model will not give predict's masks."
         )
     return val if own is None else own
+
+
+def _normalization(cfg: Config, options: ExportOptions) -> Optional[Normalization]:
+    """What `--fold_preprocess` puts into the graph, None without it."""
+    if not options.fold_preprocess:
+        return None
+    transforms = build_transforms(cfg, "export")
+    names = [type(transform).__name__ for transform in transforms]
+    if names.count("Normalize") != 1 or names[-1] != "Normalize":
+        raise InputError(
+            f"{cfg.path}: --fold_preprocess needs Normalize as the last of the transforms (got {', '.join(names)}). "
+            "Export without it, or put Normalize last in export.transforms."
+        )
+    last = transforms[-1]
+    return last.mean.tolist(), last.std.tolist()
 
 
 def _shape(cfg: Config, options: ExportOptions) -> list[int]:

@@ -3,21 +3,38 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Optional
 
 import paddle
 
+# Mean and standard deviation a band, of photos divided by 255.
+Normalization = tuple[list[float], list[float]]
+
 
 class Exported(paddle.nn.Layer):
-    """The main output of a model with what the graph ends in. x float32 [N, C, H, W] -> scores or probabilities
-    [N, classes, H, W], or class numbers int32 [N, H, W]."""
+    """The main output of a model with what the graph begins and ends in. x float32 [N, C, H, W], or with
+    `normalization` uint8 [N, H, W, C] -> scores or probabilities [N, classes, H, W], or class numbers [N, H, W], uint8
+    up to 256 classes and else int32."""
 
-    def __init__(self, model: paddle.nn.Layer, output_op: str, multilabel: bool = False):
+    def __init__(
+        self,
+        model: paddle.nn.Layer,
+        output_op: str,
+        multilabel: bool = False,
+        normalization: Optional[Normalization] = None,
+    ):
         super().__init__()
         self.model = model
         self.output_op = output_op
         self.multilabel = multilabel
+        self.folded = normalization is not None
+        if normalization is not None:
+            for name, values in zip(("mean", "std"), normalization):
+                self.register_buffer(name, paddle.to_tensor(values, "float32").reshape([1, -1, 1, 1]))
 
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:
+        if self.folded:
+            x = (x.astype("float32").transpose([0, 3, 1, 2]) / 255 - self.mean) / self.std
         scores = self.model(x)[0]
         if self.output_op == "none":
             return scores
@@ -27,13 +44,18 @@ class Exported(paddle.nn.Layer):
                 return paddle.nn.functional.sigmoid(scores)
             return paddle.nn.functional.softmax(scores, axis=1)
         if single:
-            return (scores[:, 0] > 0).astype("int32")
-        return paddle.argmax(scores, axis=1, dtype="int32")
+            return (scores[:, 0] > 0).astype("uint8")
+        classes = paddle.argmax(scores, axis=1, dtype="int32")
+        return classes.astype("uint8") if scores.shape[1] <= 256 else classes
 
 
-def save_graph(model: paddle.nn.Layer, folder: Path, shape: list[int]) -> None:
-    """`model.json` (or `.pdmodel`, as this Paddle makes it) and `model.pdiparams`."""
+def save_graph(model: Exported, folder: Path, shape: list[int]) -> None:
+    """`model.json` (or `.pdmodel`, as this Paddle makes it) and `model.pdiparams`. `shape`: [N, C, H, W]."""
     model.eval()
-    spec = [paddle.static.InputSpec(shape, "float32", name="x")]
+    if model.folded:
+        count, channels, height, width = shape
+        spec = [paddle.static.InputSpec([count, height, width, channels], "uint8", name="x")]
+    else:
+        spec = [paddle.static.InputSpec(shape, "float32", name="x")]
     graph = paddle.jit.to_static(model, input_spec=spec, full_graph=True)
     paddle.jit.save(graph, str(folder / "model"))

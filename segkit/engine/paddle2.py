@@ -8,18 +8,26 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Optional
 
 import paddle
 
 from segkit.build import build_model
 from segkit.config import Config
-from segkit.engine.graph import Exported, save_graph
+from segkit.engine.graph import Exported, Normalization, save_graph
 from segkit.engine.segmenter import is_multilabel
 from segkit.engine.weights import load_weights, save_state
 from segkit.errors import InputError
 
 
-def save_paddle2(cfg: Config, model: paddle.nn.Layer, folder: Path, shape: list[int], output_op: str) -> None:
+def save_paddle2(
+    cfg: Config,
+    model: paddle.nn.Layer,
+    folder: Path,
+    shape: list[int],
+    output_op: str,
+    normalization: Optional[Normalization] = None,
+) -> None:
     """`model.pdmodel` and `model.pdiparams` in `folder`; `InputError` where this Paddle cannot write them."""
     work = folder / "paddle2"
     work.mkdir()
@@ -28,7 +36,7 @@ def save_paddle2(cfg: Config, model: paddle.nn.Layer, folder: Path, shape: list[
     root = str(Path(__file__).resolve().parents[2])
     paths = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
     done = subprocess.run(
-        [sys.executable, "-m", "segkit.engine.paddle2", str(work), json.dumps(shape), output_op],
+        [sys.executable, "-m", "segkit.engine.paddle2", str(work), json.dumps([shape, output_op, normalization])],
         env={**os.environ, "FLAGS_enable_pir_api": "0", "PYTHONPATH": paths},
         capture_output=True,
         text=True,
@@ -46,13 +54,15 @@ def save_paddle2(cfg: Config, model: paddle.nn.Layer, folder: Path, shape: list[
     shutil.rmtree(work)
 
 
-def main(work: str, shape: str, output_op: str) -> None:
-    """In the process with the flag: load the model again and write its graph."""
+def main(work: str, what: str) -> None:
+    """In the process with the flag: load the model again and write its graph. `what`: the rest of the arguments of
+    `save_paddle2`, as JSON."""
     folder = Path(work)
+    shape, output_op, normalization = json.loads(what)
     cfg = Config(folder / "config.yml", check=False)
     model = build_model(cfg)
     load_weights(model, folder / "model.pdparams")
-    save_graph(Exported(model, output_op, is_multilabel(cfg)), folder, json.loads(shape))
+    save_graph(Exported(model, output_op, is_multilabel(cfg), normalization), folder, shape)
 
 
 if __name__ == "__main__":

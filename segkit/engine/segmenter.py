@@ -45,9 +45,9 @@ def is_exported(path: Optional[PathLike]) -> bool:
 
 
 def load_exported(path: PathLike, device: str = "cpu") -> Segmenter:
-    """An exported folder run by Paddle Inference."""
+    """An exported folder run by the fastest engine there is."""
     spec = DeploySpec.load(path)
-    options = InferOptions(config=os.fspath(path), device="cpu" if device == "cpu" else "gpu", backend="paddle")
+    options = InferOptions(config=os.fspath(path), device="cpu" if device == "cpu" else "gpu")
     return infer.segmenter(spec, open_backend(spec, options))
 
 

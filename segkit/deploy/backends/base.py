@@ -1,0 +1,127 @@
+"""What every inference engine shares: the check of the input, batches of a fixed size, scores."""
+
+from __future__ import annotations
+
+import importlib.util
+import threading
+from abc import ABC, abstractmethod
+from typing import Optional
+
+import numpy as np
+
+from segkit.deploy.spec import DeploySpec
+from segkit.errors import InputError
+from segkit.options import InferOptions
+
+
+class Backend(ABC):
+    """An exported graph in an inference engine. `run` may be called by several threads at once.
+
+    A subclass opens the graph in `__init__(spec, options)`, calls `super().__init__(spec, precision)` and implements
+    `_infer`; `name` is what `--backend` calls it, `package` the Python package that it needs, `install` how to get it.
+    """
+
+    name: str
+    package: str
+    install: str
+
+    def __init__(self, spec: DeploySpec, precision: str = "fp32", parallel: int = 1):
+        """`parallel`: how many calls of `run` really go side by side; others wait."""
+        self.spec = spec
+        self.precision = precision
+        self.parallel = parallel
+        self._turns = threading.Semaphore(parallel)
+
+    @classmethod
+    @abstractmethod
+    def file(cls, spec: DeploySpec) -> Optional[str]:
+        """The model file for this engine in the exported folder, None where there is none."""
+
+    @classmethod
+    @abstractmethod
+    def obstacle(cls, spec: DeploySpec, options: InferOptions) -> Optional[str]:
+        """Why this engine, which is installed, cannot do on this machine what the flags ask for; None if it can."""
+
+    @classmethod
+    def installed(cls) -> bool:
+        """Whether the engine's package is there."""
+        return importlib.util.find_spec(cls.package) is not None
+
+    @abstractmethod
+    def _infer(self, batch: np.ndarray) -> np.ndarray:
+        """The graph's output for a batch that fits it; at most `parallel` threads are in here at once."""
+
+    def run(self, batch: np.ndarray) -> np.ndarray:
+        """Scores float32 [N, classes, h, w], or class numbers int [N, h, w], of a batch float32 [N, C, H, W], or
+        uint8 [N, H, W, C] as deploy.yaml says.
+
+        Probabilities of a softmax become scores again: their logarithm differs from the scores by a number per pixel,
+        so that resizing and argmax give the same mask.
+        """
+        self._check(batch)
+        batch = np.ascontiguousarray(batch)
+        fixed = self.spec.input_shape[0]
+        if fixed <= 0 or fixed == len(batch):
+            return self._scores(self._guarded(batch))
+        found = []
+        for start in range(0, len(batch), fixed):
+            part = batch[start : start + fixed]
+            filler = np.zeros((fixed - len(part), *part.shape[1:]), part.dtype)
+            found.append(self._guarded(np.concatenate([part, filler]))[: len(part)])
+        return self._scores(np.concatenate(found))
+
+    def _guarded(self, batch: np.ndarray) -> np.ndarray:
+        with self._turns:
+            return self._infer(batch)
+
+    def _check(self, batch: np.ndarray) -> None:
+        axes = {"NCHW": (1, 2, 3), "NHWC": (3, 1, 2)}[self.spec.input_layout]
+        if batch.dtype != self.spec.input_dtype:
+            raise InputError(
+                f"{self.spec.path}: the model takes photos of type {self.spec.input_dtype} (got {batch.dtype}). "
+                "Export it without --fold_preprocess for photos of more than 8 bits."
+            )
+        for axis, expected, word in zip(axes, self.spec.input_shape[1:], ("channels", "rows", "columns")):
+            if expected > 0 and batch.shape[axis] != expected:
+                raise InputError(
+                    f"{self.spec.path}: the model takes inputs of shape {self.spec.input_shape} (N, C, H, W), but "
+                    f"the transforms give {batch.shape[axis]} {word} (got {list(batch.shape)}). Resize in the "
+                    "transforms, or export with --input_shape -1 C -1 -1."
+                )
+
+    def _scores(self, output: np.ndarray) -> np.ndarray:
+        if output.dtype.kind in "iu":
+            return output
+        output = output.astype(np.float32, copy=False)
+        if self.spec.output_op != "softmax":
+            return output
+        tiny = np.finfo(np.float32).tiny
+        scores = np.log(np.maximum(output, tiny))
+        if output.shape[1] == 1 or self.spec.multilabel:
+            scores -= np.log(np.maximum(1 - output, tiny))
+        return scores
+
+
+def cannot_load(spec: DeploySpec, file: str, engine: str, error: BaseException) -> InputError:
+    """The message for a model file that an engine refuses."""
+    return InputError(
+        f"{spec.folder / file}: {engine} cannot load this model ({last_line(error)}). "
+        "Copy it again, or export it with the versions that run it."
+    )
+
+
+def last_line(error: BaseException) -> str:
+    """The line of an engine's long message that says what went wrong."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    said = [line for line in lines if "Error" in line or line.startswith("(")]
+    return (said or lines or ["no reason"])[0 if said else -1]
+
+
+def low_precision_obstacle(spec: DeploySpec, options: InferOptions) -> Optional[str]:
+    """Why int8 without TensorRT is not possible with this folder, None where it is not asked for or possible."""
+    if options.precision == "int8" and not options.use_trt and spec.precision != "int8":
+        return (
+            f"--precision int8: {spec.folder} holds a float32 model. Quantize it first (segkit quantize), or use "
+            "TensorRT on a GPU (--device gpu --use_trt)"
+        )
+    return None

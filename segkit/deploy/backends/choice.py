@@ -1,0 +1,220 @@
+"""The choice among engines: a short timed trial that also checks that they agree, remembered beside the model."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import statistics
+import time
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any, Optional
+
+import numpy as np
+
+from segkit import runtime
+from segkit.deploy.backends.base import Backend, last_line
+from segkit.deploy.spec import DeploySpec
+from segkit.errors import InputError
+from segkit.io import write_bytes_atomic
+from segkit.log import logger
+from segkit.options import InferOptions
+
+FILE = "engine_choice.json"
+# Shares of equal pixels below which an engine is not taken; the lower one for bf16, fp16 and int8 by the user's wish.
+MIN_AGREEMENT, MIN_AGREEMENT_LOW = 0.999, 0.99
+_SECONDS = 0.8
+_RUNS = (3, 30)
+_MADE_UP_SIZE = 512
+_FAILURES = (InputError, RuntimeError, ValueError, OSError, NotImplementedError)
+_FLAGS = ("device", "precision", "cpu_threads", "hint", "use_trt", "use_int8", "enable_mkldnn")
+Candidate = tuple[type[Backend], str]
+Inputs = Optional[list[np.ndarray]]
+
+
+@dataclass
+class Trial:
+    """One engine at one precision: median milliseconds of a batch, and the share of pixels that agree with the first
+    float32 engine's."""
+
+    backend: str
+    precision: str
+    milliseconds: float
+    agreement: float
+
+
+def choose(kinds: list[type[Backend]], spec: DeploySpec, options: InferOptions, tune_on: Inputs = None) -> Backend:
+    """The fastest of `kinds` whose masks agree, opened. One line in the log says what was chosen and why.
+
+    Where there is a choice, a trial on the first batch of `tune_on` (or a made-up photo) decides, and is remembered in
+    the exported folder for this model, CPU, shape and these versions; a folder that cannot be written is no obstacle.
+    """
+    wanted = _precisions(options)
+    candidates = [
+        (kind, precision)
+        for precision in wanted
+        for kind in kinds
+        if len(wanted) == 1 or kind.obstacle(spec, dataclasses.replace(options, precision=precision)) is None
+    ]
+    if len(candidates) == 1:
+        kind, precision = candidates[0]
+        return kind(spec, dataclasses.replace(options, precision=precision), tune_on)
+    batch = tune_on[0] if tune_on else made_up(spec)
+    key = _key(candidates, spec, options, batch)
+    remembered = _recall(spec, key)
+    if remembered is not None:
+        kind = next(kind for kind, _ in candidates if kind.name == remembered.backend)
+        logger.info("engine: %s %s, as remembered in %s", remembered.backend, remembered.precision, spec.folder / FILE)
+        return kind(spec, dataclasses.replace(options, precision=remembered.precision), tune_on)
+    best, trials, backend = _compare(candidates, spec, options, batch, tune_on)
+    rows = ", ".join(
+        f"{trial.backend} {trial.precision} {trial.milliseconds:.3g} ms and {100 * trial.agreement:.3f} % equal"
+        for trial in trials
+    )
+    logger.info("engine: %s %s, the fastest on %s (%s)", best.backend, best.precision, list(batch.shape), rows)
+    _remember(spec, key, best, trials)
+    return backend
+
+
+def made_up(spec: DeploySpec) -> np.ndarray:
+    """A batch of one smooth random photo in the shape that the graph takes."""
+    count, channels, height, width = (
+        fixed if fixed > 0 else default for fixed, default in zip(spec.input_shape, (1, 3, *(2 * (_MADE_UP_SIZE,))))
+    )
+    rng = np.random.default_rng(0)
+    coarse = rng.integers(0, 256, (count, -(-height // 16), -(-width // 16), channels), np.uint8)
+    photo = coarse.repeat(16, axis=1).repeat(16, axis=2)[:, :height, :width]
+    if spec.input_dtype == "uint8":
+        return np.ascontiguousarray(photo)
+    return np.ascontiguousarray(photo.transpose(0, 3, 1, 2), np.float32) / 127.5 - 1
+
+
+def agreement(first: np.ndarray, second: np.ndarray, multilabel: bool = False) -> float:
+    """Share of pixels with the same class in two outputs of `Backend.run`."""
+    masks = [_classes(output, multilabel) for output in (first, second)]
+    return float((masks[0] == masks[1]).mean())
+
+
+def _classes(output: np.ndarray, multilabel: bool) -> np.ndarray:
+    if output.dtype.kind in "iu":
+        return output
+    return output > 0 if multilabel or output.shape[1] == 1 else output.argmax(axis=1)
+
+
+def _precisions(options: InferOptions) -> list[str]:
+    if options.precision != "auto":
+        return [options.precision]
+    return ["fp32", "fp16" if options.device == "gpu" else "bf16"]
+
+
+def _compare(
+    candidates: list[Candidate], spec: DeploySpec, options: InferOptions, batch: np.ndarray, tune_on: Inputs
+) -> tuple[Trial, list[Trial], Backend]:
+    """Try every candidate; only the best so far stays open. An engine that fails or disagrees is left out, and said."""
+    expected = None if candidates[0][1] == "fp32" else _reference(candidates, spec, options, batch)
+    trials: list[Trial] = []
+    best: Optional[Trial] = None
+    opened: Optional[Backend] = None
+    for kind, precision in candidates:
+        try:
+            backend = kind(spec, dataclasses.replace(options, precision=precision), tune_on)
+            output, milliseconds = _timed(backend, batch, best.milliseconds if best else None)
+        except _FAILURES as error:
+            logger.warning("engine %s %s is left out: %s", kind.name, precision, last_line(error))
+            continue
+        expected = output if expected is None else expected
+        trial = Trial(kind.name, precision, milliseconds, agreement(expected, output, spec.multilabel))
+        trials.append(trial)
+        if trial.agreement < _least(options, precision):
+            logger.warning(
+                "engine %s %s is left out: only %.3f %% of the trial's pixels agree with the others'.",
+                kind.name,
+                precision,
+                100 * trial.agreement,
+            )
+        elif best is None or trial.milliseconds < best.milliseconds:
+            best, opened = trial, backend
+    if best is None or opened is None:
+        raise InputError(f"{spec.path}: no inference engine can run this model (see above). Export it again.")
+    return best, trials, opened
+
+
+def _least(options: InferOptions, precision: str) -> float:
+    low = precision != "fp32" and options.precision != "auto"
+    return MIN_AGREEMENT_LOW if low else MIN_AGREEMENT
+
+
+def _reference(
+    candidates: list[Candidate], spec: DeploySpec, options: InferOptions, batch: np.ndarray
+) -> Optional[np.ndarray]:
+    """What the first engine that works says in float32."""
+    plain = dataclasses.replace(options, precision="fp32", use_trt=False, use_int8=False)
+    for kind, _ in candidates:
+        try:
+            return kind(spec, plain).run(batch)
+        except _FAILURES:
+            continue
+    return None
+
+
+def _timed(backend: Backend, batch: np.ndarray, to_beat: Optional[float]) -> tuple[np.ndarray, float]:
+    """(output, median milliseconds). What is twice as slow as `to_beat` is not timed for long."""
+    output = backend.run(batch)
+    times: list[float] = []
+    begin = time.perf_counter()
+    while len(times) < _RUNS[0] or (time.perf_counter() - begin < _SECONDS and len(times) < _RUNS[1]):
+        start = time.perf_counter()
+        backend.run(batch)
+        times.append(1000 * (time.perf_counter() - start))
+        if to_beat is not None and times[-1] > 2 * to_beat and len(times) > 1:
+            break
+    return output, statistics.median(times)
+
+
+def _key(candidates: list[Candidate], spec: DeploySpec, options: InferOptions, batch: np.ndarray) -> str:
+    """What the choice depends on: the files, the engines' versions, the machine, the flags and the input's shape."""
+    files = sorted({str(kind.file(spec)) for kind, _ in candidates})
+    stats = [os.stat(spec.folder / file) for file in files]
+    facts = [
+        [[file, stat.st_size, stat.st_mtime_ns] for file, stat in zip(files, stats)],
+        [[kind.name, _version(kind.package), precision] for kind, precision in candidates],
+        [*(runtime.cpu_facts().get(name) for name in ("model name", "flags")), runtime.physical_cores()],
+        {name: getattr(options, name) for name in _FLAGS},
+        list(batch.shape),
+    ]
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _version(package: str) -> str:
+    for name in (package, f"{package}paddle", f"{package}-gpu", f"{package}paddle-gpu"):
+        try:
+            return version(name)
+        except PackageNotFoundError:
+            continue
+    return "unknown"
+
+
+def _load(spec: DeploySpec) -> dict[str, Any]:
+    try:
+        content = json.loads((spec.folder / FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _recall(spec: DeploySpec, key: str) -> Optional[Trial]:
+    try:
+        return Trial(**_load(spec)[key]["chosen"])
+    except (KeyError, TypeError):
+        return None
+
+
+def _remember(spec: DeploySpec, key: str, best: Trial, trials: list[Trial]) -> None:
+    content = _load(spec)
+    content[key] = {"chosen": dataclasses.asdict(best), "trials": [dataclasses.asdict(trial) for trial in trials]}
+    try:
+        write_bytes_atomic(spec.folder / FILE, json.dumps(content, indent=1).encode())
+    except InputError:
+        logger.debug("%s cannot be written: engines are tried again next time", spec.folder / FILE)

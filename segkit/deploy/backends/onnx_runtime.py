@@ -1,0 +1,79 @@
+"""ONNX Runtime: `model.onnx` on the CPU, or on an NVIDIA GPU with CUDA or TensorRT."""
+
+from __future__ import annotations
+
+from typing import Any, Optional
+
+import numpy as np
+
+from segkit import runtime
+from segkit.deploy.backends.base import Backend, cannot_load, low_precision_obstacle
+from segkit.deploy.spec import DeploySpec
+from segkit.options import InferOptions
+
+_ERRORS_ONLY = 3
+
+
+class OnnxBackend(Backend):
+    """The CPU's own kernels in float32 (and int8 in a quantized model); TensorRT also in fp16 and int8."""
+
+    name = "onnxruntime"
+    package = "onnxruntime"
+    install = "pip install 'segkit[onnx]' (or: pip install onnxruntime)"
+
+    def __init__(self, spec: DeploySpec, options: InferOptions, tune_on: Optional[list[np.ndarray]] = None):
+        import onnxruntime
+
+        super().__init__(spec, options.precision)
+        settings = onnxruntime.SessionOptions()
+        settings.intra_op_num_threads = options.cpu_threads or runtime.physical_cores()
+        settings.log_severity_level = _ERRORS_ONLY
+        try:
+            self._session = onnxruntime.InferenceSession(
+                str(spec.folder / str(spec.onnx)), settings, providers=_providers(options)
+            )
+        except Exception as error:  # its error classes share no base of their own
+            raise cannot_load(spec, str(spec.onnx), "ONNX Runtime", error) from error
+        self._input = self._session.get_inputs()[0].name
+
+    @classmethod
+    def file(cls, spec: DeploySpec) -> Optional[str]:
+        return spec.onnx
+
+    @classmethod
+    def obstacle(cls, spec: DeploySpec, options: InferOptions) -> Optional[str]:
+        import onnxruntime
+
+        found = onnxruntime.get_available_providers()
+        if options.device == "gpu":
+            wanted = "TensorrtExecutionProvider" if options.use_trt else "CUDAExecutionProvider"
+            if wanted not in found:
+                return (
+                    f"--device gpu: the installed ONNX Runtime has no {wanted} (it has {', '.join(found)}). "
+                    "Install onnxruntime-gpu, or use --device cpu"
+                )
+            if options.precision in ("bf16", "fp16") and not options.use_trt:
+                return f"--precision {options.precision}: ONNX Runtime computes so with TensorRT only. Add --use_trt"
+        elif options.precision in ("bf16", "fp16"):
+            return f"--precision {options.precision}: ONNX Runtime has none on the CPU. Use OpenVINO or fp32"
+        return low_precision_obstacle(spec, options)
+
+    def _infer(self, batch: np.ndarray) -> np.ndarray:
+        return self._session.run(None, {self._input: batch})[0]
+
+
+def _providers(options: InferOptions) -> list[Any]:
+    """Execution providers, the wanted one first; what it cannot run goes to the next."""
+    if options.device != "gpu":
+        return ["CPUExecutionProvider"]
+    providers: list[Any] = ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    if options.use_trt:
+        precision = "int8" if options.use_int8 else options.precision
+        settings = {
+            "trt_fp16_enable": precision in ("fp16", "auto"),
+            "trt_bf16_enable": precision == "bf16",
+            "trt_int8_enable": precision == "int8",
+            "trt_min_subgraph_size": options.min_subgraph_size,
+        }
+        providers.insert(0, ("TensorrtExecutionProvider", settings))
+    return providers
