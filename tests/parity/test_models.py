@@ -1,7 +1,8 @@
 """Every model that PaddleSeg's reference numbers know and the registry has: keys, start, outputs, training outputs.
 
 `../shared/parity/README.md` says how the numbers were made. One size by default; the other and the biggest models
-take `--slow`.
+take `--slow`. The convolutions are oneDNN's, which is several times as fast and tries them on every architecture;
+with SEGKIT_ONEDNN=0 they are Paddle's own.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import paddle
 import pytest
 
 from segkit.build import build
+from segkit.engine.onednn import convolutions
 from segkit.registry import BACKBONES, MODELS
 
 FOLDER = Path(__file__).resolve().parents[3] / "shared/parity/models"
@@ -94,6 +96,12 @@ def _filled(description: dict, gain: float) -> dict[str, np.ndarray]:
         _last = (description["name"], reference_weights(description))
     is_scaled = {key: len(shape) >= 2 and key.split(".")[-1] == "weight" for key, shape, _ in description["keys"]}
     return {key: value * np.float32(gain) if is_scaled[key] else value for key, value in _last[1].items()}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def fast_convolutions():
+    with convolutions():
+        yield
 
 
 @pytest.fixture(scope="module", params=PARAMS)
