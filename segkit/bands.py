@@ -7,14 +7,17 @@ that transforms know.
 from __future__ import annotations
 
 import io
+import math
 from typing import Any
 
 import numpy as np
 
 from segkit.errors import InputError
+from segkit.header import refuse_bomb
 
 EXTRA = "pip install 'segkit[tiff]' (or: pip install tifffile imagecodecs)"
 _ORIENTATION, _GDAL_NODATA = 274, 42113
+_MANY_BANDS = 16  # so many bands of the largest picture are decoded at most
 _TURNS = {
     2: lambda a: a[:, ::-1],
     3: lambda a: a[::-1, ::-1],
@@ -36,10 +39,14 @@ def decode_tiff(data: bytes, name: str, kind: str = "") -> np.ndarray:
     tifffile = _tifffile(name, kind)
     try:
         with tifffile.TiffFile(io.BytesIO(data)) as file:
-            series = file.series[0]
-            array, axes, page = series.asarray(), series.axes, file.pages[0]
+            series, page = file.series[0], file.pages[0]
+            refuse_bomb(page.imagewidth, page.imagelength, name)
+            refuse_bomb(math.prod(series.shape) // _MANY_BANDS, 1, name)
+            array, axes = series.asarray(), series.axes
             turn = page.tags[_ORIENTATION].value if _ORIENTATION in page.tags else 1
             palette = page.photometric == 3
+    except InputError:
+        raise
     except Exception as error:  # tifffile and its codecs raise whatever comes
         if "imagecodecs" in str(error):
             raise InputError(f"{name}: its compression needs imagecodecs ({error}). Install it: {EXTRA}") from error
@@ -58,7 +65,7 @@ def decode_npy(data: bytes, name: str) -> np.ndarray:
     """A .npy array of any shape. Errors: damaged files, arrays of objects."""
     try:
         return np.load(io.BytesIO(data), allow_pickle=False)
-    except (ValueError, EOFError, OSError) as error:
+    except Exception as error:  # its header is parsed as Python, and may ask for any amount of memory
         raise InputError(f"{name}: not a readable .npy array ({error}). Save it again with numpy.save.") from error
 
 

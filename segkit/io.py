@@ -21,7 +21,7 @@ from typing import Any, Union
 
 import numpy as np
 
-from segkit import bands, exif
+from segkit import bands, exif, header
 from segkit._cv2 import cv2
 from segkit.errors import InputError
 from segkit.log import warn_once
@@ -58,6 +58,7 @@ def decode_image(data: bytes, name: str, channels: int = 3) -> np.ndarray:
         return _fit_channels(bands.as_picture(bands.decode_npy(data, name), name), channels, name)
     if data[:4] in _TIFF:
         return _fit_channels(bands.as_picture(_decode_tiff(data, name, channels), name), channels, name)
+    header.refuse_bomb(*header.size(data), name)
     _refuse_truncated(data, name)
     deep = data[:8] == _PNG and data[24:25] == b"\x10"
     flags = None if deep else {1: cv2.IMREAD_GRAYSCALE, 3: cv2.IMREAD_COLOR}.get(channels)
@@ -131,7 +132,9 @@ def image_size(path: PathLike) -> tuple[int, int]:
             if image.format == "TIFF":  # some versions of Pillow have turned its size already
                 width, height = image.tag_v2[256], image.tag_v2[257]
             turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
-    except (OSError, ValueError, SyntaxError) as error:
+    except InputError:
+        raise
+    except Exception as error:  # Pillow raises whatever comes of damaged files
         raise unreadable(name, error) from error
     return (width, height) if turned else (height, width)
 
@@ -223,16 +226,21 @@ def _pillow() -> Any:
     except ImportError as error:
         raise InputError(f"Pillow cannot be loaded ({error}). Install it: pip install pillow") from error
     logging.getLogger("PIL.TiffImagePlugin").setLevel(logging.CRITICAL)  # what it cannot read is read otherwise
+    Image.MAX_IMAGE_PIXELS = header.max_pixels()  # its own limit refuses labels whose photos are fine
     return Image
 
 
 def _open_pillow(data: bytes, name: str) -> Any:
     """A Pillow image with its pixels loaded, so that damage shows here."""
     module = _pillow()
+    header.refuse_bomb(*header.size(data), name)
     try:
         image = module.open(io.BytesIO(data))
+        header.refuse_bomb(*image.size, name)  # of formats whose headers `header` does not know
         image.load()
-    except (OSError, ValueError, SyntaxError, EOFError, struct.error, module.DecompressionBombError) as error:
+    except InputError:
+        raise
+    except Exception as error:  # its decoders raise whatever comes of damaged files
         raise unreadable(name, error) from error
     return image
 
@@ -259,7 +267,7 @@ def _pillow_knows(source: bytes | PathLike) -> bool:
     try:
         with module.open(io.BytesIO(source) if isinstance(source, bytes) else source):
             return True
-    except (OSError, ValueError, SyntaxError):
+    except Exception:  # of damaged files it raises whatever comes
         return False
 
 
@@ -268,9 +276,12 @@ def _decode_tiff(data: bytes, name: str, channels: int) -> np.ndarray:
     module = _pillow()
     try:
         image = module.open(io.BytesIO(data))
+        header.refuse_bomb(*image.size, name)
         bits, mode = max(image.tag_v2.get(258, (1,))), image.mode
         whole = channels in (1, 3) or len(image.getbands()) in (channels, image.tag_v2.get(277, 1))
-    except (OSError, ValueError, SyntaxError):  # Pillow knows neither its bands nor its numbers, or it is cut short
+    except InputError:
+        raise
+    except Exception:  # Pillow knows neither its bands nor its numbers, or it is cut short
         bits, mode, whole = "unknown", "unknown", False
     plain = bits != "unknown" and bits <= 8 and mode in ("1", "L", "P", "LA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")
     if not (plain and whole):

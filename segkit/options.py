@@ -60,7 +60,6 @@ class TrainOptions(CommonOptions):
     deterministic: bool = option(False, "deterministic GPU kernels: reproducible, slower")
     best_metric: str = option("mIoU", "what makes a model the best: mIoU, mDice, Acc, Kappa or IoU/<class>")
     offline: bool = option(False, "download nothing: pretrained weights come from the cache or a path")
-    trust: bool = option(False, "run what the config's `imports:` name; so far that is always done, and said")
     teacher_config: Optional[str] = option(None, "config of the teacher to distil from")
     teacher_model_path: Optional[str] = option(None, "weights of the teacher")
 
@@ -118,8 +117,10 @@ class ExportOptions:
     output_op: Literal["argmax", "softmax", "none"] = option(
         "none", "what the graph ends in: none keeps the scores, so that masks at the photo's size equal predict's"
     )
-    format: Literal["paddle", "paddle2", "onnx", "openvino", "all"] = option(
-        "paddle", "file format; paddle2 is the older .pdmodel, all means paddle, onnx and openvino"
+    format: Literal["paddle", "paddle2", "onnx", "openvino", "all", "safetensors"] = option(
+        "paddle",
+        "file format; paddle2 is the older .pdmodel, all means paddle, onnx and openvino; "
+        "safetensors is the weights alone",
     )
     fold_preprocess: bool = option(
         False, "put Normalize and the layout into the graph: it then takes 8-bit photos [N, H, W, C] as they are"

@@ -17,6 +17,11 @@ CPU_LINE = "pip install paddlepaddle"
 GPU_LINE = "pip install paddlepaddle-gpu -i https://www.paddlepaddle.org.cn/packages/stable/cu126/"
 
 
+def home() -> Path:
+    """Where segkit keeps things between runs: `$SEGKIT_HOME`, or ~/.cache/segkit."""
+    return Path(os.environ.get("SEGKIT_HOME") or Path.home() / ".cache" / "segkit")
+
+
 def physical_cores() -> int:
     """Cores this process may run on, hyper-threads of one core counted once where Linux tells."""
     allowed = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set(range(os.cpu_count() or 1))

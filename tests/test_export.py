@@ -218,3 +218,9 @@ def test_the_model_is_left_as_it_was(tiny, tmp_path):
     model.train()
     export.export(cfg, model, ExportOptions(save_dir=str(tmp_path / "out")))
     assert model.training and all(layer.training for layer in model.sublayers())
+
+
+def test_weights_alone(tiny, tmp_path):
+    assert to(tiny, tmp_path / "out", "--format", "safetensors") == 0
+    assert sorted(os.listdir(tmp_path / "out")) == ["config.yml", "model.safetensors"]
+    np.testing.assert_array_equal(load(tmp_path / "out").predict(photo(33, 50)), load(tiny).predict(photo(33, 50)))

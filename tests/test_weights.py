@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 import pickle
-import sys
 
 import numpy as np
 import paddle
 import pytest
 
+from segkit.engine import safetensors
 from segkit.engine.weights import load_objects, load_state, load_weights, save_state, weights_file
 from segkit.errors import InputError
 from segkit.models.unet import UNet
@@ -73,23 +73,52 @@ def test_reads_numpy_1_and_2_and_protocol_5(tmp_path):
         np.testing.assert_array_equal(load_state(path)["w"], array)
 
 
-def test_reads_safetensors(tmp_path):
+def every_type() -> dict[str, np.ndarray]:
+    """An array of each type that safetensors and Paddle share, odd sizes, a scalar and an empty one among them."""
+    kinds = ("bool", "uint8", "int8", "int16", "int32", "int64", "float16", "float32", "float64")
+    found = {kind: (np.arange(15).reshape(3, 5) % 7).astype(kind) for kind in kinds}
+    return {**found, "scalar": np.full((), 3, "float32"), "empty": np.zeros((0, 2), "float32")}
+
+
+def test_safetensors_agree_with_the_format_s_own_package(tmp_path):
     numpy_format = pytest.importorskip("safetensors.numpy")
-    state = values(Net())
-    numpy_format.save_file(state, str(tmp_path / "model.safetensors"))
-    found = load_state(tmp_path)
-    assert set(found) == set(state)
-    np.testing.assert_array_equal(found["body.weight"], state["body.weight"])
-    (tmp_path / "bad.safetensors").write_bytes(b"nonsense")
-    with pytest.raises(InputError, match=r"bad\.safetensors: not a readable safetensors file"):
-        load_state(tmp_path / "bad.safetensors")
+    state = every_type()
+    numpy_format.save_file(state, str(tmp_path / "theirs.safetensors"), metadata={"format": "pt"})
+    save_state(state, tmp_path / "ours.safetensors")
+    for found in (load_state(tmp_path / "theirs.safetensors"), numpy_format.load_file(tmp_path / "ours.safetensors")):
+        assert set(found) == set(state)
+        for key, value in state.items():
+            assert found[key].dtype == value.dtype and found[key].shape == value.shape
+            np.testing.assert_array_equal(found[key], value)
 
 
-def test_safetensors_without_the_package(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "safetensors.numpy", None)
-    (tmp_path / "m.safetensors").write_bytes(b"")
-    with pytest.raises(InputError, match="pip install safetensors"):
-        load_state(tmp_path / "m.safetensors")
+def test_safetensors_of_a_model_and_in_bfloat16(tmp_path):
+    source, target = Net(), Net()
+    save_state(source.state_dict(), tmp_path / "model.safetensors")
+    assert load_weights(target, tmp_path, strict=True).complete
+    assert_same(values(source), values(target))
+    header = b'{"w":{"dtype":"BF16","shape":[2],"data_offsets":[0,4]}}'
+    (tmp_path / "half.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + b"\x80\x3f\x00\xc0")
+    assert load_state(tmp_path / "half.safetensors")["w"].tolist() == [1, -2]
+
+
+def test_damaged_safetensors(tmp_path):
+    save_state(every_type(), tmp_path / "good.safetensors")
+    data = (tmp_path / "good.safetensors").read_bytes()
+    bad = tmp_path / "bad.safetensors"
+    size = int.from_bytes(data[:8], "little")
+    header = data[8 : 8 + size]
+    texts = [header.replace(b'"F32"', b'"F8"'), header.replace(b"[3, 5]", b"[3, 6]"), header.replace(b"[3, 5]", b"[-3, -5]"),
+             header.replace(b"[0, ", b"[1, "), b"[]", b'{"a": 1}', b"[" * 100_000]  # fmt: skip
+    wrong = [len(text).to_bytes(8, "little") + text + data[8 + size :] for text in texts]
+    wrong += [data[:length] for length in (0, 3, 8, 100, len(data) // 2, len(data) - 1)]
+    for content in (*wrong, data + b"x", b"nonsense", b"\xff" * 8 + data):
+        bad.write_bytes(content)
+        with pytest.raises(InputError, match=r"bad\.safetensors: not a readable safetensors file .*copy it again"):
+            load_state(bad)
+    with pytest.raises(InputError, match=r"cannot be read \(Is a directory\)"):
+        (tmp_path / "folder.safetensors").mkdir()
+        safetensors.read(tmp_path / "folder.safetensors")
 
 
 def test_bfloat16_comes_as_float32_and_goes_back(tmp_path):

@@ -7,6 +7,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+from segkit.cli.flags import add_trust
 from segkit.config import Config
 from segkit.errors import InputError
 from segkit.runtime import require_paddle
@@ -17,6 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("config", metavar="FILE", nargs="?", help="the YAML config")
     parser.add_argument("--check", action="store_true", help="only check; exit code 2 when something is wrong")
     parser.add_argument("--paddleseg", metavar="DIR", help="with --check: which configs of this checkout build here")
+    add_trust(parser)
     parser.add_argument("--opts", nargs="*", action="extend", default=[], metavar="KEY=VALUE", help="overrides")
 
 
@@ -27,7 +29,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         return _survey(args)
     if not args.config:
         raise InputError("config: no file is given. Give the YAML config, such as segkit config configs/unet_dove.yml.")
-    cfg = Config(args.config, args.opts)
+    cfg = Config(args.config, args.opts, trust=args.trust)
     if args.check:
         if not args.quiet and not args.json:
             print(f"{args.config}: no problems found")

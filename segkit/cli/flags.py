@@ -99,6 +99,7 @@ def add_config(parser: argparse.ArgumentParser, model_path: bool = True) -> None
     """`--config`, `--model_path` and `--opts`."""
     otherwise = "; default: the config.yml beside --model_path" if model_path else ""
     parser.add_argument("--config", "--cfg", help="YAML config" + otherwise)
+    add_trust(parser)
     if model_path:
         parser.add_argument(
             "--model_path", help="trained weights: a .pdparams file or a folder such as output/best_model"
@@ -109,11 +110,19 @@ def add_config(parser: argparse.ArgumentParser, model_path: bool = True) -> None
     )  # fmt: skip
 
 
+def add_trust(parser: argparse.ArgumentParser) -> None:
+    """`--trust`."""
+    parser.add_argument(
+        "--trust", action="store_true",
+        help="run the code that `imports:` names also where the config lies outside the working directory; said once",
+    )  # fmt: skip
+
+
 def config_from(args: argparse.Namespace) -> Config:
     """The config that `--config`, or else `--model_path`, names, with `--opts` over it."""
     if args.config:
-        return Config(args.config, args.opts)
+        return Config(args.config, args.opts, trust=args.trust)
     model_path: Optional[str] = getattr(args, "model_path", None)
     if model_path:
-        return Config.from_model_path(model_path, args.opts)
+        return Config.from_model_path(model_path, args.opts, args.trust)
     raise InputError("--config is missing. Give the YAML config, such as --config configs/unet_dove.yml.")

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import copy
-import importlib
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,9 +10,9 @@ from typing import Any
 import yaml
 
 from segkit.config import check, components, legacy, merge
+from segkit.config.imports import import_users_code
 from segkit.config.source import Mark, MarkedDict, MarkedList, marked, plain, read_value
 from segkit.errors import InputError, list_problems
-from segkit.log import logger
 from segkit.registry import nearest
 
 _ORDER = (
@@ -30,13 +28,15 @@ class Config:
     """A YAML config with its `_base_` files, `opts` over it, in one spelling, checked.
 
     `opts` are strings `a.b.0.c=value`, as after `--opts`. Every problem is listed in one `InputError`,
-    unless `check` is False. `data` is the result in plain dicts and lists.
+    unless `check` is False. `trust`: run what `imports:` names also where the config lies outside the working
+    directory. `data` is the result in plain dicts and lists.
     """
 
-    def __init__(self, path: str | Path, opts: Sequence[str] = (), check: bool = True):
+    def __init__(self, path: str | Path, opts: Sequence[str] = (), check: bool = True, trust: bool = False):
         self.path = Path(path)
+        self.trust = trust
         raw = merge.load(self.path)
-        _import_users_code(raw)
+        import_users_code(raw, trust)
         self._marked = legacy.normalise(raw)
         self._override(_parse_opts(opts))
         if check:
@@ -138,36 +138,15 @@ class Config:
         Path(path).write_text(saved.to_yaml(), encoding="utf-8")
 
     @classmethod
-    def from_model_path(cls, model_path: str | Path, opts: Sequence[str] = ()) -> Config:
+    def from_model_path(cls, model_path: str | Path, opts: Sequence[str] = (), trust: bool = False) -> Config:
         """The config.yml that training wrote beside the weights: for `best_model`, an `iter_N` folder, a file in
         one, or a run folder that holds a `best_model`."""
         path = Path(model_path)
         folder = path.parent if path.is_file() else path
         for candidate in (folder / "config.yml", folder / "best_model" / "config.yml"):
             if candidate.is_file():
-                return cls(candidate, opts)
+                return cls(candidate, opts, trust=trust)
         raise InputError(f"{model_path}: there is no config.yml beside these weights. Give the config with --config.")
-
-
-def _import_users_code(raw: MarkedDict) -> None:
-    """`imports: [my_package.my_file]` registers a user's own components; the working directory is searched too."""
-    names = raw.get("imports") or []
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        return
-    for name in names:
-        if "" not in sys.path and str(Path.cwd()) not in sys.path:
-            sys.path.insert(0, str(Path.cwd()))
-        try:
-            if name not in sys.modules:
-                logger.info("%s: imports: running the code of %s", raw.marks["imports"], name)
-            importlib.import_module(name)
-        except ModuleNotFoundError as error:
-            if error.name != name.split(".")[0] and error.name != name:
-                raise
-            raise InputError(
-                f"{raw.marks['imports']}: imports: there is no module '{name}'. Give its dotted name as Python "
-                "imports it from the working directory."
-            ) from None
 
 
 def _parse_opts(opts: Sequence[str]) -> list[tuple[str, Any, Mark]]:

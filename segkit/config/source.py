@@ -80,7 +80,7 @@ _Loader.add_implicit_resolver(
 
 def read_value(text: str) -> Any:
     """One YAML value, as after the `=` of `--opts`, without marks."""
-    return yaml.load(text, Loader=_Loader)
+    return yaml.load(text, Loader=_Loader)  # nosec B506: a SafeLoader
 
 
 def read_file(path: Path, shown: str) -> MarkedDict:
@@ -123,6 +123,8 @@ def _construct(loader: _Loader, node: yaml.Node, source: str, parents: set[int])
         return loader.construct_object(node)
     if id(node) in parents:
         raise yaml.constructor.ConstructorError(None, None, "a value that contains itself", node.start_mark)
+    if node.tag not in ("tag:yaml.org,2002:seq", "tag:yaml.org,2002:map"):
+        raise yaml.constructor.ConstructorError(None, None, f"the tag {node.tag} is not known here", node.start_mark)
     parents = parents | {id(node)}
     if isinstance(node, yaml.SequenceNode):
         items = MarkedList()

@@ -194,8 +194,8 @@ def _unique(names: list[str]) -> list[str]:
     taken: set[str] = set()
     result = []
     for name in names:
-        plain = re.sub(r"[\t\r\n|,<>:\"?*\\]", "_", name).strip("/ ") or "photo"
-        plain = "/".join(piece for piece in plain.split("/") if piece not in ("", ".", ".."))
+        plain = re.sub(r"[\t\r\n|,<>:\"?*\\]", "_", name).strip("/ ")
+        plain = "/".join(piece for piece in plain.split("/") if piece not in ("", ".", "..")) or "photo"
         number, candidate = 1, plain
         while candidate.lower() in taken:
             number += 1

@@ -97,6 +97,10 @@ def _is_shape(value: Any) -> bool:
     return isinstance(value, list) and len(value) == 4 and all(isinstance(item, int) for item in value)
 
 
+def _is_file_name(value: Any) -> bool:
+    return isinstance(value, str) and not {"/", "\\"} & set(value) and value.strip(".") != ""
+
+
 def _is_palette(value: Any) -> bool:
     return isinstance(value, list) and all(
         isinstance(row, list) and len(row) == 3 and all(isinstance(item, int) and 0 <= item <= 255 for item in row)
@@ -111,7 +115,7 @@ def _is_number(value: Any) -> bool:
 _FILES = ("model", "params", "onnx", "openvino")
 # Key -> (test of its value, what to say was expected).
 _KINDS = {
-    **dict.fromkeys(_FILES, (lambda value: isinstance(value, str), "a file name")),
+    **dict.fromkeys(_FILES, (_is_file_name, "a file name")),
     "transforms": (
         lambda value: isinstance(value, list) and all(isinstance(node, dict) and "type" in node for node in value),
         "a list of transforms, each with its type",

@@ -32,7 +32,7 @@ def with_class_weights(cfg: Config, dataset: Any, seed: int, resume: Path | None
                 f"{cfg.mark(*place, 'weight')}: {'.'.join(map(str, place))}.weight: auto is a weight a class, but "
                 f"{node['type']} has {what} here. Leave it out, or balance with BCELoss's pos_weight: dynamic."
             )
-    found = None if resume is None else _kept(resume, places)
+    found = None if resume is None else _kept(resume, cfg.trust, places)
     if found is None:
         weights, count = class_weights(dataset, seed)
         found = [weights] * len(places)
@@ -62,10 +62,10 @@ def _at(data: Any, place: tuple[Any, ...]) -> Any:
     return data
 
 
-def _kept(resume: Path, places: list[tuple[Any, ...]]) -> list[list[float]] | None:
+def _kept(resume: Path, trust: bool, places: list[tuple[Any, ...]]) -> list[list[float]] | None:
     """The numbers that stand at these places in a checkpoint's config.yml, or None where they do not."""
     try:
-        data = Config(resume / "config.yml", check=False).data
+        data = Config(resume / "config.yml", check=False, trust=trust).data
         found = [_at(data, place)["weight"] for place in places]
     except (InputError, KeyError, IndexError, TypeError):
         return None

@@ -26,7 +26,7 @@ class Failure:
 
     def __reduce__(self) -> tuple:
         try:
-            pickle.loads(pickle.dumps(self.error))
+            pickle.loads(pickle.dumps(self.error))  # nosec B301: made in this very line
         except Exception:
             self.error = RuntimeError(str(self.error))
         return _rebuild, (self.error, self.text)

@@ -23,7 +23,7 @@ class Teacher:
                 f"{cfg.path}: --teacher_config needs a distill_loss in the config. "
                 "Add for example `distill_loss: {types: [{type: KLLoss}], coef: [3]}`."
             )
-        teacher_cfg = Config(options.teacher_config)
+        teacher_cfg = Config(options.teacher_config, trust=cfg.trust)
         classes, own = (build.data_info(each).num_classes for each in (teacher_cfg, cfg))
         if classes != own:
             raise InputError(

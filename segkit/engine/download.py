@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import IO, Any
 from urllib.parse import unquote, urlsplit
 
+from segkit import runtime
 from segkit.errors import InputError
 from segkit.io import write_bytes_atomic
 from segkit.log import logger
@@ -35,10 +36,9 @@ def is_url(path: object) -> bool:
 
 def cache_file(url: str) -> Path:
     """Where the file of `url` lies once it is here: below `$SEGKIT_HOME`, or ~/.cache/segkit."""
-    home = os.environ.get("SEGKIT_HOME") or Path.home() / ".cache" / "segkit"
     parts = urlsplit(url)
     names = [re.sub(r"[^\w.+-]", "_", unquote(part)) for part in parts.path.split("/")]
-    return Path(home, "weights", parts.hostname or "_", *(name for name in names if name.strip(".")))
+    return Path(runtime.home(), "weights", parts.hostname or "_", *(name for name in names if name.strip(".")))
 
 
 def weights_from(url: str, offline: bool = False) -> Path:

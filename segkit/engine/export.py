@@ -23,6 +23,7 @@ from segkit.engine.convert import require_converters, to_onnx, to_openvino
 from segkit.engine.graph import Exported, Normalization, save_graph
 from segkit.engine.paddle2 import save_paddle2
 from segkit.engine.segmenter import is_multilabel
+from segkit.engine.weights import save_state
 from segkit.errors import InputError
 from segkit.log import logger
 from segkit.options import ExportOptions
@@ -35,6 +36,7 @@ _FORMATS = {
     "onnx": ("onnx",),
     "openvino": ("openvino",),
     "all": ("paddle", "onnx", "openvino"),
+    "safetensors": (),
 }
 _FILES = {
     "paddle": ("model.json", "model.pdiparams"),
@@ -59,6 +61,8 @@ def check(cfg: Config, options: ExportOptions) -> None:
     _shape(cfg, options)
     _normalization(cfg, options)
     folder = Path(options.save_dir)
+    if options.format == "safetensors":
+        return
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder}: this is a file. Choose another --save_dir.")
     if folder.is_dir() and any(folder.iterdir()) and not (folder / FILE).is_file():
@@ -73,9 +77,12 @@ def export(cfg: Config, model: paddle.nn.Layer, options: Optional[ExportOptions]
 
     Returns the file names and the agreement, the worst of all formats: the largest difference of the scores and the
     share of agreeing pixels on photos of the val set. `RuntimeError` when an exported graph disagrees with the model.
+    The format safetensors is the weights alone: `val`, `predict` and `model.pretrained` take that folder too.
     """
     options = options or ExportOptions()
     check(cfg, options)
+    if options.format == "safetensors":
+        return _weights_alone(cfg, model, Path(options.save_dir))
     shape = _shape(cfg, options)
     photos = sample_photos(cfg, shape)
     for photo in photos:
@@ -107,6 +114,13 @@ def _write(cfg: Config, model: paddle.nn.Layer, options: ExportOptions, folder: 
     wanted = {name for kind in formats for name in _FILES[kind]}
     for name in _OURS - wanted:
         (folder / name).unlink(missing_ok=True)
+
+
+def _weights_alone(cfg: Config, model: paddle.nn.Layer, folder: Path) -> dict[str, Any]:
+    save_state(model.state_dict(), folder / "model.safetensors")
+    cfg.save(folder / "config.yml")
+    logger.info("exported to %s: model.safetensors", folder)
+    return {"save_dir": str(folder), "files": ["model.safetensors"]}
 
 
 def _spec(cfg: Config, options: ExportOptions, folder: Path, shape: list[int]) -> DeploySpec:

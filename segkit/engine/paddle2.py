@@ -59,7 +59,7 @@ def main(work: str, what: str) -> None:
     `save_paddle2`, as JSON."""
     folder = Path(work)
     shape, output_op, normalization = json.loads(what)
-    cfg = Config(folder / "config.yml", check=False)
+    cfg = Config(folder / "config.yml", check=False, trust=True)
     model = build_model(cfg)
     load_weights(model, folder / "model.pdparams")
     save_graph(Exported(model, output_op, is_multilabel(cfg), normalization), folder, shape)

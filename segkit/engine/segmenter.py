@@ -29,13 +29,13 @@ from segkit.options import InferOptions, PredictOptions, TestTimeOptions
 PathLike = Union[str, "os.PathLike[str]"]
 
 
-def load(path: PathLike, device: Optional[str] = None) -> Segmenter:
+def load(path: PathLike, device: Optional[str] = None, trust: bool = False) -> Segmenter:
     """A model that segments photos, from a folder with weights and config.yml (best_model, iter_N, a run folder)
-    or an exported one. `device`: cpu, gpu or gpu:N; None takes a GPU when Paddle sees one."""
+    or an exported one. `device`: cpu, gpu or gpu:N; None takes a GPU when Paddle sees one. `trust`: as in `Config`."""
     device = set_up_device(device)
     if is_exported(path):
         return load_exported(path, device)
-    cfg = Config.from_model_path(path)
+    cfg = Config.from_model_path(path, trust=trust)
     return from_model(cfg, load_model(cfg, path))
 
 

@@ -13,6 +13,7 @@ from typing import Any, Mapping, Union
 import numpy as np
 import paddle
 
+from segkit.engine import safetensors
 from segkit.errors import InputError, list_problems
 from segkit.io import write_bytes_atomic
 
@@ -109,7 +110,7 @@ def load_state(path: PathLike) -> dict[str, np.ndarray]:
     """Key -> array of a `.pdparams` or `.safetensors` file (or the folder it is in); bfloat16 comes as float32."""
     path = weights_file(path)
     if path.suffix == ".safetensors":
-        return _load_safetensors(path)
+        return safetensors.read(path)
     content = load_objects(path)
     state = _arrays(content)
     for key in _WRAPPERS:
@@ -144,17 +145,6 @@ def _joined(content: dict[str, Any]) -> dict[str, Any]:
     for key, how in cut.items():
         content[key] = np.concatenate([content.pop(part) for part in how["slices"]]).reshape(how["OriginShape"])
     return content
-
-
-def _load_safetensors(path: Path) -> dict[str, np.ndarray]:
-    try:
-        from safetensors.numpy import load_file
-    except ImportError as error:
-        raise InputError(f"{path}: needs the safetensors package. Install it: pip install safetensors") from error
-    try:
-        return dict(load_file(path))
-    except Exception as error:  # its own error class, which older versions do not export
-        raise InputError(f"{path}: not a readable safetensors file ({error}). Copy it again.") from error
 
 
 @dataclass
@@ -261,11 +251,14 @@ def _another_model(report: LoadReport, name: str, state: Mapping[str, Any], own:
 
 def save_state(state: Mapping[str, Any], path: PathLike) -> None:
     """Write a state_dict as paddle.save would, beside `path` and then renamed into place. Values: Tensors, arrays,
-    plain values, and dicts of such.
+    plain values, and dicts of such. A `path` that ends in .safetensors gets that format, which holds arrays alone.
 
     A full disk or a folder that cannot be written is an `InputError`.
     """
     content = _plain(state)
+    if Path(path).suffix == ".safetensors":
+        safetensors.write(_arrays(content), Path(path))
+        return
     names = {key: value.name for key, value in state.items() if isinstance(value, paddle.Tensor)}
     if names:
         content[_NAMES_KEY] = names

@@ -1,0 +1,105 @@
+"""`imports:` of a config: the user's own code, run at once where the config is theirs, else only when trusted."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import importlib
+import importlib.util
+import os
+import sys
+from pathlib import Path
+
+from segkit import runtime
+from segkit.config.source import MarkedDict
+from segkit.errors import InputError
+from segkit.log import logger
+
+_OWN_CONFIGS = Path(__file__).resolve().parents[2] / "configs"
+
+
+def import_users_code(raw: MarkedDict, trust: bool) -> None:
+    """`imports: [my_package.my_file]` registers a user's own components; the working directory is searched too.
+
+    A config outside the working directory came from somewhere else: what it would run is shown and run only with
+    `trust`. Code that ran once is remembered by its content and not asked about again.
+    """
+    names = raw.get("imports") or []
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        return
+    if "" not in sys.path and str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))
+    for name in names:
+        if name in sys.modules:
+            continue
+        place = str(raw.marks["imports"])
+        _allow(name, place, trust or _is_own(Path(raw.marks["imports"].source)))
+        logger.info("%s: imports: running the code of %s", place, name)
+        _import(name, place)
+
+
+def _import(name: str, place: str) -> None:
+    try:
+        importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name != name.split(".")[0] and error.name != name:
+            raise
+        raise _missing(name, place) from None
+
+
+def _missing(name: str, place: str) -> InputError:
+    return InputError(
+        f"{place}: imports: there is no module '{name}'. Give its dotted name as Python imports it from the working "
+        "directory."
+    )
+
+
+def _is_own(config: Path) -> bool:
+    """Whether a config lies below the working directory or among the toolkit's own."""
+    folders = config.resolve().parents
+    return Path.cwd().resolve() in folders or _OWN_CONFIGS in folders
+
+
+def _allow(name: str, place: str, trusted: bool) -> None:
+    """Remember the code of a module, or refuse it where it is neither trusted nor remembered."""
+    files = _files(name)
+    if not files:
+        raise _missing(name, place)
+    note = runtime.home() / "trusted" / _sum(files)
+    if not trusted and not note.is_file():
+        raise InputError(
+            f"{place}: imports: this config lies outside the working directory and would run the code of {name} "
+            f"({files[0]}). Look at that file; then say --trust, once for this code (segkit config FILE --trust serves "
+            "every command; in Python: trust=True)."
+        )
+    with contextlib.suppress(OSError):  # not remembered: asked again the next time
+        note.parent.mkdir(parents=True, exist_ok=True)
+        note.write_text(f"{name}\n{files[0]}\n", encoding="utf-8")
+
+
+def _files(name: str) -> list[Path]:
+    """The module's file, then every file of the package that it is in. Found without running anything."""
+    top, *parts = name.split(".")
+    try:
+        spec = importlib.util.find_spec(top)
+    except (ImportError, ValueError):
+        return []
+    if spec is None:
+        return []
+    folders = [Path(folder) for folder in spec.submodule_search_locations or ()]
+    if not folders:
+        return [Path(spec.origin)] if not parts and spec.origin and os.path.isfile(spec.origin) else []
+    for folder in folders:
+        inner = folder.joinpath(*parts)
+        for path in (inner / "__init__.py", inner.with_suffix(".py")):
+            if path.is_file() and (parts or path.name == "__init__.py"):
+                return [path, *sorted(other for other in folder.rglob("*.py") if other != path)]
+    return []
+
+
+def _sum(files: list[Path]) -> str:
+    found = hashlib.sha256()
+    for path in files:
+        content = path.read_bytes()
+        found.update(f"{path.name} {len(content)}\n".encode() + content)
+    return found.hexdigest()

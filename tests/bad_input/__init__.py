@@ -1,0 +1,1 @@
+"""Mistakes that users make: a table of them, and random ones."""
