@@ -128,7 +128,7 @@ BASIC = ["CrossEntropyLoss", "DiceLoss", "BCELoss", "OhemCrossEntropyLoss", "Mix
 # Losses with the plain contract (logits NCHW, label NHW), and those whose inputs differ by their nature.
 OTHER_INPUTS = {
     "KLLoss", "L1Loss", "MSELoss", "DistillCrossEntropyLoss", "OhemEdgeAttentionLoss", "EdgeAttentionLoss",
-    "PixelContrastCrossEntropyLoss", "PointCrossEntropyLoss", "SECrossEntropyLoss", "DistillationLoss",
+    "PixelContrastCrossEntropyLoss", "PointCrossEntropyLoss", "SECrossEntropyLoss", "DistillationLoss", "MaskFormerLoss",
 }  # fmt: skip
 RANDOM = {"DualTaskLoss"}  # draws at every call
 PLAIN = [name for name in LOSSES.names() if name not in OTHER_INPUTS | RANDOM]

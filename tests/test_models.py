@@ -23,13 +23,21 @@ from segkit.models.gcnet import GCNet
 from segkit.models.hrnet_contrast import HRNetW48Contrast
 from segkit.models.knet import KNet
 from segkit.models.layers import same_padding
+from segkit.models.mla_transformer import MLATransformer
 from segkit.models.mscale_ocrnet import MscaleOCRNet
 from segkit.models.unet import UNet
 from segkit.registry import BACKBONES, MODELS
 from tests.tiny_backbone import TinyBackbone
 
 NAMES = MODELS.names()
-VARIANTS = [(name, {}) for name in NAMES] + [("UNet", {"use_deconv": True}), ("UNet", {"align_corners": True})]
+TINY_SWIN = {
+    "type": "SwinTransformer", "embed_dim": 8, "depths": [2, 1], "num_heads": [2, 2], "window_size": 3,
+}  # fmt: skip
+VARIANTS = [(name, {}) for name in NAMES] + [
+    ("UNet", {"use_deconv": True}),
+    ("UNet", {"align_corners": True}),
+    ("UPerNet", {"backbone": TINY_SWIN, "backbone_indices": [0, 1]}),
+]
 
 TINY_VIT = {"type": "VisionTransformer", "img_size": 32, "embed_dim": 16, "depth": 2, "num_heads": 2}
 
@@ -55,6 +63,8 @@ SMALL: dict[str, dict] = {
     "LPSNet": {"depths": [1, 1, 1, 1, 2], "channels": [4, 4, 8, 8, 8]},
     "LRASPP": {"backbone": {"type": "MobileNetV3_small_x0_35"}},
     "LinearSegmenter": {"backbone": TINY_VIT},
+    "MLATransformer": {"mlahead_channels": 8, "aux_channels": 8},
+    "MaskFormer": {"decoder_layers": 2},
     "MaskSegmenter": {"backbone": TINY_VIT, "h_embed_dim": 8, "h_num_heads": 2},
     "MobileSeg": {"backbone": {"type": "MobileNetV3_small_x0_35"}},
     "MscaleOCRNet": {"backbone_indices": [-1]},
@@ -153,7 +163,7 @@ def test_training_outputs_and_finite_gradients_everywhere(name, arguments, size)
     outputs = model(noise(2, 3, *size))
     declared = getattr(model, "train_outputs", None)
     assert declared is None or len(outputs) == declared
-    assert outputs[0].shape == [2, 3, *size]
+    assert isinstance(outputs[0], dict) or outputs[0].shape == [2, 3, *size]
     outputs = flat(outputs)
     sum((output * noise(*output.shape)).mean() for output in outputs).backward()
     for key, parameter in model.named_parameters():
@@ -209,7 +219,7 @@ def test_state_survives_a_round_trip(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_start_keeps_the_signal_alive(name):
     """Untrained scores of unit noise are neither dead nor exploding: a step of training has something to work on."""
-    for output in make(name)(noise(2, 3, 64, 64))[:1]:
+    for output in flat(make(name)(noise(2, 3, 64, 64)))[:1]:
         assert 0.0005 < float(output.std()) < 20
 
 
@@ -262,6 +272,10 @@ def test_output_stride_of_resnet(stride, sides):
         (
             lambda: KNet(2, TinyBackbone(), kernel_generate_head_params={"head_layer": "X"}),
             r"head_layer: no such head \(got X",
+        ),
+        (
+            lambda: MLATransformer(2, [16, 32], TinyBackbone()),
+            r"model.in_channels: .*got \[16, 32\], expected \[16, 32, 6",
         ),
         (lambda: DMNet(2, TinyBackbone(), filter_sizes=[0]), r"model.filter_sizes: .*got \[0\]"),
         (lambda: HRNetW48Contrast(2, TinyBackbone(), bb_channels=720), r"model.bb_channels: .*got 720, expected 16"),

@@ -19,13 +19,15 @@ def in_float32(forward: Callable[..., Tensor]) -> Callable[..., Tensor]:
     @functools.wraps(forward)
     def wrapped(self: Any, *args: Any, **kwargs: Any) -> Tensor:
         with paddle.amp.auto_cast(enable=False):
-            return forward(self, *to_float32(args), **{key: to_float32(value) for key, value in kwargs.items()})
+            return forward(self, *to_float32(args), **to_float32(kwargs))
 
     return wrapped
 
 
 def to_float32(x: Any) -> Any:
-    """float16 and bfloat16 tensors as float32, also inside lists and tuples; anything else as it is."""
+    """float16 and bfloat16 tensors as float32, also inside lists, tuples and dicts; anything else as it is."""
+    if isinstance(x, dict):
+        return {key: to_float32(item) for key, item in x.items()}
     if isinstance(x, (list, tuple)):
         return type(x)(to_float32(item) for item in x)
     return x.astype("float32") if isinstance(x, Tensor) and x.dtype in (paddle.float16, paddle.bfloat16) else x

@@ -187,12 +187,13 @@ def resize_to(
 
 
 @paddle.jit.not_to_static
-def sides(x: Tensor) -> tuple:
-    """Height and width of [N, C, H, W]: numbers where they are known, in an exported graph what is read at run time."""
-    height, width = x.shape[2:]
+def sides(x: Tensor, first: int = 2) -> tuple:
+    """Height and width of [N, C, H, W], or with `first` 1 of [N, H, W, C]: numbers where they are known, in an
+    exported graph what is read at run time."""
+    height, width = x.shape[first : first + 2]
     if min(height, width) < 0:
         shape = paddle.shape(x)
-        return shape[2], shape[3]
+        return shape[first], shape[first + 1]
     return height, width
 
 

@@ -44,6 +44,7 @@ class Attention(nn.Layer):
     """Multi-head self-attention of tokens (Vaswani et al., https://arxiv.org/abs/1706.03762). [N, L, C] -> [N, L, C].
 
     `scale` multiplies the products, None being the head's width to the power of -1/2; `drop` is dropout at the end.
+    `bias` is added to the products, [heads, L, L] or [N, 1 or heads, L, L].
     """
 
     def __init__(self, channels: int, heads: int, qkv_bias: bool, scale: float | None = None, drop: float = 0.0):
@@ -54,11 +55,12 @@ class Attention(nn.Layer):
         self.proj = nn.Linear(channels, channels)
         self.proj_drop = nn.Dropout(drop)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
         channels = x.shape[2]
         qkv = self.qkv(x).reshape([0, -1, 3, self.heads, channels // self.heads]).transpose([2, 0, 3, 1, 4])
         query, key, value = qkv[0], qkv[1], qkv[2]
-        weights = F.softmax(query @ key.transpose([0, 1, 3, 2]) * self.scale, axis=-1)
+        products = query @ key.transpose([0, 1, 3, 2]) * self.scale
+        weights = F.softmax(products if bias is None else products + bias, axis=-1)
         found = (weights @ value).transpose([0, 2, 1, 3]).reshape([0, -1, channels])
         return self.proj_drop(self.proj(found))
 

@@ -24,7 +24,7 @@ from segkit.registry import BACKBONES, MODELS
 FOLDER = Path(__file__).resolve().parents[3] / "shared/parity/models"
 BIG, HUGE = 40_000_000, 120_000_000
 """Parameters beyond which only keys and one output are compared without --slow, and beyond which nothing is."""
-OTHER_START = {"SeaFormerSeg"}
+OTHER_START = {"MaskFormer", "SeaFormerSeg"}
 """Models whose start in PaddleSeg is a mistake that is not repeated; their docstring says which."""
 
 
@@ -212,7 +212,7 @@ def _train_without_batch_statistics(model: paddle.nn.Layer) -> None:
     """Training mode but for what is random or looks at the batch."""
     model.train()
     for layer in model.sublayers():
-        if type(layer).__name__.startswith(("BatchNorm", "SyncBatchNorm", "Dropout")):
+        if type(layer).__name__.startswith(("BatchNorm", "SyncBatchNorm", "Drop")):
             layer.eval()
 
 

@@ -106,21 +106,28 @@ class _Patches(nn.Layer):
 
 
 class _Mscan(nn.Layer):
-    """[N, in_channels, H, W] -> maps at 1/4, 1/8, 1/16 and 1/32 of `feat_channels` channels."""
+    """[N, in_channels, H, W] -> maps at 1/4, 1/8, 1/16 and 1/32 of `feat_channels` channels.
+
+    `drop_rate` is dropout, `drop_path_rate` stochastic depth of the last block, growing from 0 (None: the variant's
+    own). `pretrained` is a file of classification weights that the engine loads. Keys are PaddleSeg's.
+    """
+
+    widths: tuple[int, ...] = (64, 128, 320, 512)
+    depths: tuple[int, ...]
+    drop_path_rate = 0.1
 
     def __init__(
         self,
-        widths: tuple[int, ...],
-        depths: tuple[int, ...],
-        in_channels: int,
-        drop_rate: float,
-        drop_path_rate: float,
-        pretrained: str | None,
+        in_channels: int = 3,
+        drop_rate: float = 0.0,
+        drop_path_rate: float | None = None,
+        pretrained: str | None = None,
     ):
         super().__init__()
-        self.feat_channels = list(widths)
-        drops = iter(np.linspace(0, drop_path_rate, sum(depths)).tolist())
-        stages = enumerate(zip([in_channels, *widths], widths, depths, MLP_RATIOS), 1)
+        last = self.drop_path_rate if drop_path_rate is None else drop_path_rate
+        self.feat_channels = list(self.widths)
+        drops = iter(np.linspace(0, last, sum(self.depths)).tolist())
+        stages = enumerate(zip([in_channels, *self.widths], self.widths, self.depths, MLP_RATIOS), 1)
         for number, (before, channels, depth, mlp_ratio) in stages:
             blocks = [_Block(channels, mlp_ratio, drop_rate, next(drops)) for _ in range(depth)]
             setattr(self, f"patch_embed{number}", _Patches(before, channels, quarter=number == 1))
@@ -140,55 +147,19 @@ class _Mscan(nn.Layer):
 
 @BACKBONES.register
 class MSCAN_T(_Mscan):
-    """MSCAN, 3, 3, 5, 2 blocks deep. `drop_rate`: dropout; `drop_path_rate`: stochastic depth of the last."""
-
-    def __init__(
-        self,
-        in_channels: int = 3,
-        drop_rate: float = 0.0,
-        drop_path_rate: float = 0.1,
-        pretrained: str | None = None,
-    ):
-        super().__init__((32, 64, 160, 256), (3, 3, 5, 2), in_channels, drop_rate, drop_path_rate, pretrained)
+    widths, depths = (32, 64, 160, 256), (3, 3, 5, 2)
 
 
 @BACKBONES.register
 class MSCAN_S(_Mscan):
-    """MSCAN, 2, 2, 4, 2 blocks deep. `drop_rate`: dropout; `drop_path_rate`: stochastic depth of the last."""
-
-    def __init__(
-        self,
-        in_channels: int = 3,
-        drop_rate: float = 0.0,
-        drop_path_rate: float = 0.1,
-        pretrained: str | None = None,
-    ):
-        super().__init__((64, 128, 320, 512), (2, 2, 4, 2), in_channels, drop_rate, drop_path_rate, pretrained)
+    depths = (2, 2, 4, 2)
 
 
 @BACKBONES.register
 class MSCAN_B(_Mscan):
-    """MSCAN, 3, 3, 12, 3 blocks deep. `drop_rate`: dropout; `drop_path_rate`: stochastic depth of the last."""
-
-    def __init__(
-        self,
-        in_channels: int = 3,
-        drop_rate: float = 0.0,
-        drop_path_rate: float = 0.1,
-        pretrained: str | None = None,
-    ):
-        super().__init__((64, 128, 320, 512), (3, 3, 12, 3), in_channels, drop_rate, drop_path_rate, pretrained)
+    depths = (3, 3, 12, 3)
 
 
 @BACKBONES.register
 class MSCAN_L(_Mscan):
-    """MSCAN, 3, 5, 27, 3 blocks deep. `drop_rate`: dropout; `drop_path_rate`: stochastic depth of the last."""
-
-    def __init__(
-        self,
-        in_channels: int = 3,
-        drop_rate: float = 0.0,
-        drop_path_rate: float = 0.3,
-        pretrained: str | None = None,
-    ):
-        super().__init__((64, 128, 320, 512), (3, 5, 27, 3), in_channels, drop_rate, drop_path_rate, pretrained)
+    depths, drop_path_rate = (3, 5, 27, 3), 0.3

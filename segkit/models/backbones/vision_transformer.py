@@ -88,9 +88,10 @@ class VisionTransformer(nn.Layer):
         return maps
 
 
-@BACKBONES.register
-class ViT_base_patch16_224(VisionTransformer):
-    """`VisionTransformer` of 12 blocks, 768 wide, for images of 224 pixels."""
+class _Variant(VisionTransformer):
+    """`VisionTransformer` of a published layout; `final_norm` normalises the last map."""
+
+    img_size, embed_dim, depth, num_heads = 224, 768, 12, 12
 
     def __init__(
         self,
@@ -101,11 +102,11 @@ class ViT_base_patch16_224(VisionTransformer):
         pretrained: str | None = None,
     ):
         super().__init__(
-            img_size=224,
+            img_size=self.img_size,
             in_channels=in_channels,
-            embed_dim=768,
-            depth=12,
-            num_heads=12,
+            embed_dim=self.embed_dim,
+            depth=self.depth,
+            num_heads=self.num_heads,
             qkv_bias=True,
             drop_rate=drop_rate,
             drop_path_rate=drop_path_rate,
@@ -116,81 +117,20 @@ class ViT_base_patch16_224(VisionTransformer):
 
 
 @BACKBONES.register
-class ViT_base_patch16_384(VisionTransformer):
-    """`VisionTransformer` of 12 blocks, 768 wide, for images of 384 pixels."""
-
-    def __init__(
-        self,
-        in_channels: int = 3,
-        drop_rate: float = 0.0,
-        drop_path_rate: float = 0.0,
-        final_norm: bool = False,
-        pretrained: str | None = None,
-    ):
-        super().__init__(
-            img_size=384,
-            in_channels=in_channels,
-            embed_dim=768,
-            depth=12,
-            num_heads=12,
-            qkv_bias=True,
-            drop_rate=drop_rate,
-            drop_path_rate=drop_path_rate,
-            epsilon=1e-6,
-            final_norm=final_norm,
-            pretrained=pretrained,
-        )
+class ViT_base_patch16_224(_Variant):
+    pass
 
 
 @BACKBONES.register
-class ViT_large_patch16_224(VisionTransformer):
-    """`VisionTransformer` of 24 blocks, 1024 wide, for images of 224 pixels."""
-
-    def __init__(
-        self,
-        in_channels: int = 3,
-        drop_rate: float = 0.0,
-        drop_path_rate: float = 0.0,
-        final_norm: bool = False,
-        pretrained: str | None = None,
-    ):
-        super().__init__(
-            img_size=224,
-            in_channels=in_channels,
-            embed_dim=1024,
-            depth=24,
-            num_heads=16,
-            qkv_bias=True,
-            drop_rate=drop_rate,
-            drop_path_rate=drop_path_rate,
-            epsilon=1e-6,
-            final_norm=final_norm,
-            pretrained=pretrained,
-        )
+class ViT_base_patch16_384(_Variant):
+    img_size = 384
 
 
 @BACKBONES.register
-class ViT_large_patch16_384(VisionTransformer):
-    """`VisionTransformer` of 24 blocks, 1024 wide, for images of 384 pixels."""
+class ViT_large_patch16_224(_Variant):
+    embed_dim, depth, num_heads = 1024, 24, 16
 
-    def __init__(
-        self,
-        in_channels: int = 3,
-        drop_rate: float = 0.0,
-        drop_path_rate: float = 0.0,
-        final_norm: bool = False,
-        pretrained: str | None = None,
-    ):
-        super().__init__(
-            img_size=384,
-            in_channels=in_channels,
-            embed_dim=1024,
-            depth=24,
-            num_heads=16,
-            qkv_bias=True,
-            drop_rate=drop_rate,
-            drop_path_rate=drop_path_rate,
-            epsilon=1e-6,
-            final_norm=final_norm,
-            pretrained=pretrained,
-        )
+
+@BACKBONES.register
+class ViT_large_patch16_384(_Variant):
+    img_size, embed_dim, depth, num_heads = 384, 1024, 24, 16
