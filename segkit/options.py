@@ -9,10 +9,19 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any, Literal, Optional
 
+from segkit.errors import InputError
+
 
 def option(default: Any, help: str, **meta: Any) -> Any:
     """A field with its help text. `meta`: `aliases` (other flag spellings), `nargs`, `metavar`, `required`."""
     return dataclasses.field(default=default, metadata={"help": help, **meta})
+
+
+def check_idle(options: Any, switch: str, on: bool, names: tuple[str, ...]) -> None:
+    """`InputError` where one of the flags `names` is given although `switch`, without which they do nothing, is off."""
+    idle = [f"--{name}" for name in names if getattr(options, name) not in (None, False)]
+    if idle and not on:
+        raise InputError(f"{', '.join(idle)} without --{switch} has no effect. Add --{switch}, or leave it out.")
 
 
 @dataclass
@@ -78,6 +87,9 @@ class TestTimeOptions(CommonOptions):
     is_slide: Optional[bool] = option(None, "sliding window, for big photos (config: test_config.is_slide)")
     crop_size: Optional[list[int]] = option(None, "window width and height", nargs=2, metavar=("W", "H"))
     stride: Optional[list[int]] = option(None, "window step to the right and down", nargs=2, metavar=("W", "H"))
+    backend: Optional[Literal["auto", "paddle", "onnxruntime", "openvino"]] = option(
+        None, "engine that runs an exported folder; default: the fastest"
+    )
 
 
 @dataclass
@@ -93,7 +105,9 @@ class EvalOptions(TestTimeOptions):
 class PredictOptions(TestTimeOptions):
     """Settings of `segkit predict`."""
 
-    image_path: Optional[str] = option(None, "photo, folder, glob, .txt list or video", required=True)
+    image_path: Optional[str] = option(
+        None, "photo, folder, glob, .txt list, video or number of a camera", required=True
+    )
     save_dir: str = option("output/result", "folder for masks and overlays")
     aug_pred: Optional[bool] = option(None, "average over scales and flips (config: test_config.aug_pred)")
     custom_color: Optional[list[int]] = option(None, "R G B of each class in turn", nargs="+", metavar="N")
@@ -133,7 +147,9 @@ class InferOptions:
     """Settings of `deploy/python/infer.py` and `segkit infer`."""
 
     config: str = option("", "deploy.yaml of an exported folder, or the folder", required=True)
-    image_path: Optional[str] = option(None, "photo, folder, glob or .txt list", required=True)
+    image_path: Optional[str] = option(
+        None, "photo, folder, glob, .txt list, video or number of a camera", required=True
+    )
     batch_size: int = option(1, "photos of one size run together")
     save_dir: str = option("output/infer", "folder for the masks")
     device: Literal["cpu", "gpu"] = option("cpu", "where the engine runs")
@@ -154,5 +170,11 @@ class InferOptions:
     )  # fmt: skip
     with_argmax: bool = option(False, "accepted: masks are made of whatever the graph ends in")
     print_detail: bool = option(True, "print what is done")
-    benchmark: bool = option(False, "time the run and print latency")
-    added: bool = option(False, "also write overlays to added_prediction/")
+    benchmark: bool = option(False, "print a table of latencies, throughput, memory and what bounds the run")
+    added: bool = option(False, "also write overlays to added_prediction/, of a video or camera as .mp4")
+    polygons: bool = option(False, "also write the outlines of the masks to polygons/, as labelme's JSON")
+    is_slide: bool = option(False, "sliding window, for big photos")
+    crop_size: Optional[list[int]] = option(None, "window width and height", nargs=2, metavar=("W", "H"))
+    stride: Optional[list[int]] = option(
+        None, "window step to the right and down; default: two thirds of it", nargs=2, metavar=("W", "H")
+    )

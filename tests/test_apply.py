@@ -8,6 +8,7 @@ import numpy as np
 import paddle
 import pytest
 
+from segkit.deploy.windows import Windows, windows_of
 from segkit.engine import apply
 from segkit.engine.apply import TestTime as How
 from segkit.engine.apply import test_time as settings
@@ -50,7 +51,7 @@ def toy():
 @pytest.mark.parametrize("name", ["slide_a", "slide_b", "slide_c", "slide_d"])
 def test_windows_as_paddleseg(parity, name):
     cases, arrays = parity
-    how = How(window=tuple(cases[name]["slide"]["crop_size"]), stride=tuple(cases[name]["slide"]["stride"]))
+    how = How(windows=windows_of(*(cases[name]["slide"][key] for key in ("crop_size", "stride"))))
     found = apply.scores(Conv(arrays["toy_w"]), arrays["toy_x"], how)
     np.testing.assert_allclose(found, arrays[f"{name}__img"], rtol=1e-6, atol=3e-6)
     assert found.dtype == np.float32
@@ -84,7 +85,7 @@ def test_multilabel_as_paddleseg(parity):
 @pytest.mark.parametrize("window, stride", [((24, 16), (10, 7)), ((17, 23), (17, 23)), ((56, 8), (56, 3))])
 def test_windows_against_a_loop(toy, window, stride):
     model, x = toy
-    found = apply.scores(model, x, How(window=window, stride=stride))
+    found = apply.scores(model, x, How(windows=Windows(window, stride)))
     total, count = np.zeros((2, 4, 40, 56)), np.zeros((40, 56))
     wide, high = window
     for top in {min(t, 40 - high) for t in range(0, 40, stride[1])}:
@@ -97,23 +98,23 @@ def test_windows_against_a_loop(toy, window, stride):
 
 def test_windows_are_batched_and_bounded():
     model = Conv(np.ones((2, 3, 5, 5), "float32"))
-    apply.scores(model, np.zeros((1, 3, 300, 400), "float32"), How(window=(64, 64), stride=(64, 64)))
+    apply.scores(model, np.zeros((1, 3, 300, 400), "float32"), How(windows=Windows((64, 64), (64, 64))))
     assert max(shape[0] for shape in model.seen) == 16
     assert {shape[1:] for shape in model.seen} == {(3, 64, 64)}
     model.seen.clear()
-    apply.scores(model, np.zeros((1, 3, 1030, 1100), "float32"), How(window=(1024, 1024), stride=(512, 512)))
+    apply.scores(model, np.zeros((1, 3, 1030, 1100), "float32"), How(windows=Windows((1024, 1024), (512, 512))))
     assert {shape[0] for shape in model.seen} == {1}
 
 
 def test_a_window_larger_than_the_photo_is_the_plain_pass(toy):
     model, x = toy
     plain = apply.scores(model, x)
-    np.testing.assert_array_equal(apply.scores(model, x, How(window=(100, 90), stride=(50, 50))), plain)
+    np.testing.assert_array_equal(apply.scores(model, x, How(windows=Windows((100, 90), (50, 50)))), plain)
 
 
 def test_windows_over_scales_and_flips(toy):
     model, x = toy
-    both = How(scales=(0.5, 1.0), flip_horizontal=True, window=(200, 200), stride=(100, 100))
+    both = How(scales=(0.5, 1.0), flip_horizontal=True, windows=Windows((200, 200), (100, 100)))
     plain = How(scales=(0.5, 1.0), flip_horizontal=True)
     np.testing.assert_allclose(apply.scores(model, x, both), apply.scores(model, x, plain), atol=1e-4)
 
@@ -178,9 +179,9 @@ def test_evaluation_mode_puts_every_layer_back():
 def test_flags_over_the_config():
     config = {"aug_eval": True, "scales": 1.5, "is_slide": True, "crop_size": [30, 20], "stride": [10, 10]}
     how = settings(EvalOptions(), config)
-    assert how == How(scales=(1.5,), window=(30, 20), stride=(10, 10))
+    assert how == How(scales=(1.5,), windows=Windows((30, 20), (10, 10)))
     how = settings(EvalOptions(scales=[0.5, 2], flip_vertical=True, crop_size=[60, 60]), config)
-    assert how == How(scales=(0.5, 2.0), flip_vertical=True, window=(60, 60), stride=(10, 10))
+    assert how == How(scales=(0.5, 2.0), flip_vertical=True, windows=Windows((60, 60), (10, 10)))
     assert how.flips == [(False, False), (False, True)]
     assert settings(EvalOptions(aug_eval=False, is_slide=False), config).plain
 
@@ -192,7 +193,7 @@ def test_predict_has_its_own_switch():
 
 
 def test_default_stride_is_two_thirds():
-    assert settings(EvalOptions(is_slide=True, crop_size=[90, 60])).stride == (60, 40)
+    assert settings(EvalOptions(is_slide=True, crop_size=[90, 60])).windows.stride == (60, 40)
 
 
 @pytest.mark.parametrize(

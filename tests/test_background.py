@@ -12,7 +12,7 @@ import time
 import pytest
 
 from segkit import io
-from segkit.engine.background import Background
+from segkit.deploy.background import Background
 from segkit.errors import InputError
 from tests.tiny_model import make_all, photo, run
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -24,6 +25,13 @@ from tests.tiny_model import PLAIN, make_all, make_config, make_data, make_weigh
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory):
     return make_all(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture(scope="module")
+def exported(tiny):
+    """The same model exported."""
+    assert run("export", "--model_path", tiny, "--save_dir", tiny.parent / "exported") == 0
+    return tiny.parent / "exported"
 
 
 def pairs(folder, masks):
@@ -198,9 +206,8 @@ def test_several_labels_a_pixel(tmp_path):
         assert found["class_iou"][number] == pytest.approx(expected)
 
 
-def test_an_exported_folder(tiny, tmp_path):
-    assert run("export", "--model_path", tiny, "--save_dir", tmp_path / "exported") == 0
-    assert run("val", "--model_path", tmp_path / "exported", "--save_dir", tmp_path / "a") == 0
+def test_an_exported_folder(tiny, exported, tmp_path):
+    assert run("val", "--model_path", exported, "--save_dir", tmp_path / "a") == 0
     assert run("val", "--model_path", tiny, "--save_dir", tmp_path / "b", "--no_onednn") == 0
     assert (tmp_path / "a" / "metrics.json").read_text() == (tmp_path / "b" / "metrics.json").read_text()
     assert run("val", "--model_path", tiny, "--save_dir", tmp_path / "c") == 0
@@ -209,6 +216,36 @@ def test_an_exported_folder(tiny, tmp_path):
     assert moved <= 2e-4 * np.sum(
         exact["confusion_matrix"]
     )  # a pixel that changes its class leaves one cell for another
+
+
+def test_an_exported_folder_in_windows(tiny, tmp_path):
+    plain = ("--opts", f"val_dataset.transforms={json.dumps(PLAIN)}")
+    windows = ("--is_slide", "--crop_size", 40, 32, "--stride", 20, 24)
+    exported = tmp_path / "exported"
+    assert run("export", "--model_path", tiny, "--save_dir", exported, *plain) == 0
+    assert run("val", "--model_path", exported, "--save_dir", tmp_path / "a", *windows, "--no_onednn") == 0
+    trained = ("--model_path", tiny, "--save_dir", tmp_path / "b", "--no_onednn")
+    assert run("val", *trained, *windows, *plain) == 0
+    assert (tmp_path / "a" / "metrics.json").read_text() == (tmp_path / "b" / "metrics.json").read_text()
+    config = (exported / "config.yml").read_text()
+    (exported / "config.yml").write_text(
+        config + "\ntest_config: {is_slide: true, crop_size: [40, 32], stride: [20, 24]}"
+    )
+    assert run("val", "--model_path", exported, "--save_dir", tmp_path / "c", "--no_onednn") == 0
+    assert (tmp_path / "c" / "metrics.json").read_text() == (tmp_path / "a" / "metrics.json").read_text()
+
+
+def test_an_exported_folder_without_a_config(tiny, exported, tmp_path, capsys):
+    folder = shutil.copytree(exported, tmp_path / "exported")
+    (folder / "config.yml").unlink()
+    assert run("val", "--model_path", folder) == 2
+    assert "there is no config.yml beside these weights. Give the config with --config" in capsys.readouterr().err
+    assert run("val", "--model_path", folder / "deploy.yaml", "--config", tiny / "config.yml") == 0
+
+
+def test_an_engine_for_trained_weights(tiny, capsys):
+    assert run("val", "--model_path", tiny, "--backend", "paddle") == 2
+    assert "--backend paddle runs an exported folder (got trained weights" in capsys.readouterr().err
 
 
 def test_two_ranks_give_the_metrics_of_one(tiny, tmp_path, root):

@@ -15,7 +15,8 @@ import yaml
 from PIL import Image
 
 from segkit import io
-from segkit.deploy import backends
+from segkit.deploy import backends, timing
+from segkit.deploy import infer as infer_module
 from segkit.deploy.backends import paddle_inference
 from segkit.deploy.infer import infer
 from segkit.deploy.spec import DeploySpec
@@ -81,16 +82,42 @@ def test_what_is_written(exported, tmp_path):
     np.testing.assert_allclose(overlay, 0.6 * photo(50, 70) + 0.4 * voc_palette()[np.asarray(found)], atol=1)
 
 
-def test_benchmark(exported, tmp_path):
-    io.write_png(tmp_path / "a.png", photo(20, 20))
-    options = InferOptions(config=str(exported), image_path=str(tmp_path / "a.png"), save_dir=str(tmp_path / "o"))
-    assert "milliseconds" not in infer(options)
+def test_benchmark(exported, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(infer_module, "_ALONE", 5)
+    for number in range(4):
+        io.write_png(tmp_path / "in" / f"{number}.png", photo(20, 20 + number))
+    (tmp_path / "in" / "bad.png").write_bytes(b"")
+    options = InferOptions(config=str(exported), image_path=str(tmp_path / "in"), save_dir=str(tmp_path / "o"))
     options.benchmark = True
-    found = infer(options)
-    assert found["images"] == 1
-    latency = found["milliseconds"]
-    assert latency["total"] == pytest.approx(latency["preprocess"] + latency["run"] + latency["postprocess"])
-    assert min(latency.values()) > 0
+    with pytest.raises(InputError, match="1 of 5 inputs could not be segmented, the others are done"):
+        infer(options)
+    (tmp_path / "in" / "bad.png").unlink()
+    result = infer(options)
+    found = result["benchmark"]
+    assert result["images"] == found["images"] == 4 and found["latency_photos"] == 5
+    assert list(found["latency"]) == ["read", "run", "mask", "write", "end to end"]
+    for row in found["latency"].values():
+        assert 0 < row["median_ms"] <= row["p90_ms"] <= row["p99_ms"]
+    parts = sum(row["median_ms"] for name, row in found["latency"].items() if name != "end to end")
+    assert found["latency"]["end to end"]["p99_ms"] > parts / 2
+    assert found["images_per_second"] == pytest.approx(4 / found["seconds"], rel=0.01)
+    assert set(found["busy"]) == set(found["seconds_by_stage"]) == {"read", "run", "mask", "write"}
+    for name, share in found["busy"].items():
+        spent = found["seconds_by_stage"][name] / (found["threads"][name] * found["seconds"])
+        assert 0 <= share <= 1 and share == pytest.approx(spent, abs=1e-3)
+    assert found["peak_memory_mib"] > 10
+    assert json.loads(json.dumps(result)) == result
+    assert re.search(r"end to end +\d+\.\d\d .*\n.*images in .* a second, peak memory .*; bound by: ", caplog.text)
+
+
+def test_what_bounds_the_run():
+    assert timing.bound_by({"read": 0.9, "run": 0.5, "mask": 0.1, "write": 0.2}) == "decode + preprocess"
+    assert timing.bound_by({"read": 0.5, "run": 0.98, "mask": 0.4, "write": 0.5}) == "run"
+    assert timing.bound_by({"read": 0.5, "run": 0.6, "mask": 0.3, "write": 0.5}) == "write"
+    clock = timing.Clock()
+    with clock.stage("run", 4):
+        pass
+    assert len(clock.seconds["run"]) == 4 and len(set(clock.seconds["run"])) == 1
 
 
 def test_a_fixed_batch_is_filled_up(tiny, tmp_path):
@@ -130,7 +157,7 @@ def test_one_corrupt_photo_does_not_stop_the_others(exported, tmp_path, capsys):
     (tmp_path / "in" / "bad.png").write_bytes(b"\x89PNG\r\n\x1a\nnonsense")
     assert run_infer(exported, tmp_path / "in", tmp_path / "out") == 2
     said = capsys.readouterr().err
-    assert "1 of 2 photos could not be segmented, the others are done:" in said and "bad.png" in said
+    assert "1 of 2 inputs could not be segmented, the others are done:" in said and "bad.png" in said
     assert list(masks(tmp_path / "out")) == ["a.png"]
 
 

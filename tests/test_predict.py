@@ -13,7 +13,7 @@ from PIL import Image
 
 from segkit import io
 from segkit.deploy.inputs import collect
-from segkit.deploy.pipeline import batched, prefetched
+from segkit.deploy.stages import batched, prefetched
 from segkit.engine import apply
 from segkit.engine.segmenter import load
 from segkit.errors import InputError
@@ -246,6 +246,25 @@ def test_bad_input(tiny, tmp_path, capsys, monkeypatch, flags, message):
     said = capsys.readouterr().err
     assert re.search(message, said), said
     assert not (tmp_path / "out").exists()
+
+
+def test_an_exported_folder(tiny, photos, tmp_path, capsys):
+    assert run("export", "--model_path", tiny, "--save_dir", tmp_path / "exported") == 0
+    (tmp_path / "exported" / "config.yml").unlink()
+    flags = ("--image_path", photos, "--threshold", "0.36", "--save_prob", "--custom_color", *range(9))
+    for model, name in ((tmp_path / "exported", "a"), (tiny, "b")):
+        assert predict(model, *flags, "--save_dir", tmp_path / name, "--no_onednn") == 0
+    assert "could not" not in capsys.readouterr().err
+    files = names(tmp_path / "a")
+    assert files == names(tmp_path / "b") and len(files) == 16
+    for name in files:
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+    assert predict(tmp_path / "exported", *flags[:2], "--save_dir", tmp_path / "c", "--opts", "a.b=1") == 0
+    assert "its own transforms and classes count, --config and --opts do not" in capsys.readouterr().err
+    assert predict(tmp_path / "exported", *flags[:2], "--aug_pred", "--flip_horizontal") == 2
+    assert "an exported model is applied plainly or in windows" in capsys.readouterr().err
+    assert predict(tiny, *flags[:2], "--backend", "openvino") == 2
+    assert "--backend openvino runs an exported folder" in capsys.readouterr().err
 
 
 def test_missing_model_path(tiny, photos, capsys):

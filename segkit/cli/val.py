@@ -19,20 +19,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> dict[str, Any]:
     """Evaluate; the metrics are returned and logged."""
     require_paddle()
-    cfg = config_from(args)
-    options = options_from(args, EvalOptions)
     from segkit.build import build_dataset
     from segkit.engine import segmenter
     from segkit.engine.apply import test_time
     from segkit.engine.evaluate import evaluate
 
+    exported = segmenter.is_exported(args.model_path)
+    options = options_from(args, EvalOptions)
+    segmenter.check_backend(options, exported)
+    cfg = config_from(args)
     test_time(options, cfg.test_config)
     device = segmenter.set_up(options)
-    if segmenter.is_exported(args.model_path):
-        exported = segmenter.load_exported(args.model_path, device)
+    if exported:
+        engine = segmenter.load_exported(args.model_path, device, options)
         dataset = build_dataset(cfg, "val", use_multilabel=options.use_multilabel)
-        dataset.transforms = exported.transforms
-        return evaluate(exported.run, dataset, options)
+        dataset.transforms = engine.transforms
+        windows = {key: cfg.test_config[key] for key in ("is_slide", "crop_size", "stride") if key in cfg.test_config}
+        return evaluate(engine.run, dataset, options, windows)
     model = segmenter.load_model(cfg, args.model_path)
     dataset = build_dataset(cfg, "val", use_multilabel=options.use_multilabel)
     return evaluate(model, dataset, options, cfg.test_config)

@@ -15,9 +15,9 @@ from segkit._cv2 import cv2
 from segkit.bands import fill_missing
 from segkit.data.duplicates import Look, look
 from segkit.data.source import Part
-from segkit.engine.progress import progress
 from segkit.errors import InputError
 from segkit.io import ColourLabel, WrongBands, read_image
+from segkit.progress import progress
 
 SIDE = 512  # pixels of the long side on which turned photos are compared with their labels
 TURN_TAGS = (".jpg", ".jpeg", ".png", ".webp")

@@ -1,29 +1,39 @@
-"""Segment photos with an exported folder. Needs numpy, OpenCV, pyyaml, Pillow and an inference engine."""
+"""Segment photos and videos with an exported folder. Needs numpy, OpenCV, pyyaml, Pillow and an inference engine."""
 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import time
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, Union
+from typing import Any, Optional
 
 import numpy as np
 
 from segkit import io
+from segkit.deploy import timing
 from segkit.deploy.backends import Backend, open_backend
+from segkit.deploy.geo import write_georeferenced
 from segkit.deploy.inputs import Item, collect
 from segkit.deploy.outputs import draw_overlay, full_palette, write_mask
-from segkit.deploy.pipeline import Photo, Segmenter, batched, prefetched
+from segkit.deploy.pipeline import Photo, Segmenter
 from segkit.deploy.spec import DeploySpec
-from segkit.errors import InputError, list_problems
+from segkit.deploy.stages import WRITERS, Loaded, Stages, batched, check_failed
+from segkit.deploy.windows import Windows, windows_of
+from segkit.errors import InputError
 from segkit.log import logger
-from segkit.options import InferOptions
+from segkit.options import InferOptions, check_idle
+from segkit.polygons import write_labelme
+from segkit.progress import progress
 
-_WARM_UP = 3
+OVERLAYS, POLYGONS = "added_prediction", "polygons"
+_WARM_UP, _TUNING = 3, 10  # photos
+_ALONE, _ALONE_SECONDS = 100, 15.0  # photos, and seconds at most, that are timed one by one
 
 
-def segmenter(spec: DeploySpec, backend: Backend) -> Segmenter:
-    """The exported model with its transforms, classes and palette."""
+def segmenter(spec: DeploySpec, backend: Backend, windows: Optional[Windows] = None) -> Segmenter:
+    """The exported model with its transforms, classes and palette, applied whole or in sliding windows."""
     palette = np.array(spec.palette, np.uint8) if spec.palette else None
     return Segmenter(
         backend.run,
@@ -35,109 +45,137 @@ def segmenter(spec: DeploySpec, backend: Backend) -> Segmenter:
         spec.multilabel,
         spec.nodata,
         spec.input_layout,
+        windows,
     )
 
 
 def infer(options: InferOptions) -> dict[str, Any]:
-    """Write `save_dir/<sub-path>.png` for every photo, a palette PNG whose indices are the classes.
+    """Write `save_dir/<sub-path>.png` for every photo, a palette PNG whose indices are the classes, and of GeoTIFFs
+    `<sub-path>.tif` with their coordinates; of a video or camera every frame as `<name>/frame_000001.png`.
 
-    Returns the numbers of photos and, with `benchmark`, the mean milliseconds of each stage. A photo that
-    cannot be read does not stop the others; all of them are named in an `InputError` at the end.
+    Returns the number of photos and frames and, with `benchmark`, what `timing.table` prints. A photo that cannot
+    be read does not stop the others; all of them are named in an `InputError` at the end.
     """
     if options.batch_size < 1:
         raise InputError(f"--batch_size: got {options.batch_size}, expected at least 1.")
+    check_idle(options, "is_slide", options.is_slide, ("crop_size", "stride"))
+    windows = windows_of(options.crop_size, options.stride) if options.is_slide else None
     spec = DeploySpec.load(options.config)
-    items = collect(options.image_path, options.save_dir, videos=False)
-    backend = open_backend(spec, options, _tuning_inputs(spec, items, options))
-    model = segmenter(spec, backend)
-    run = _Run(model, options)
+    if options.polygons and spec.multilabel:
+        raise InputError("--polygons: labelme's shapes hide one another, but this model gives a pixel several labels.")
+    items = collect(options.image_path, options.save_dir)
+    backend = open_backend(spec, options, _tuning_inputs(spec, items, options, windows))
+    model = segmenter(spec, backend, windows)
     if options.print_detail:
-        logger.info("%s, %s on %s: %d photos", spec.folder, backend.name, options.device, len(items))
-    for batch in batched(run.photos(items), lambda found: found[1].x.shape, options.batch_size):
-        run.segment(batch)
-    return run.finish(len(items))
+        logger.info("%s, %s on %s: %s", spec.folder, backend.name, options.device, _counted(items))
+    stages = Stages(model, _Writer(model, options), _grouping(options.batch_size), engines=backend.parallel)
+    result: dict[str, Any] = {"images": 0, "save_dir": options.save_dir}
+    if options.benchmark:
+        result["benchmark"] = _benchmark(stages, items, options)
+    else:
+        stages.run(items, "infer")
+    result["images"] = stages.done
+    if options.print_detail:
+        logger.info("%d masks are in %s", stages.done, options.save_dir)
+    check_failed(stages.failed, len(items))
+    return result
 
 
-def _tuning_inputs(spec: DeploySpec, items: list[Item], options: InferOptions) -> list[np.ndarray]:
-    """A few of the photos, each as a batch of its own; what cannot be read is left for the run itself to name."""
+def _counted(items: list[Item]) -> str:
+    videos = sum(item.is_video for item in items)
+    photos = len(items) - videos
+    said = [f"{number} {word}{'s' * (number > 1)}" for number, word in ((photos, "photo"), (videos, "video")) if number]
+    return " and ".join(said)
+
+
+def _grouping(size: int) -> Any:
+    """Batches of up to `size` photos whose network inputs are of one shape."""
+
+    def group(photos: Iterable[Loaded]) -> Iterator[list[Loaded]]:
+        return batched(photos, lambda loaded: loaded.photo.x.shape, size)
+
+    return group
+
+
+def _tuning_inputs(
+    spec: DeploySpec, items: list[Item], options: InferOptions, windows: Optional[Windows]
+) -> list[np.ndarray]:
+    """A few of the photos, each as a batch of its own, or the first window of each; what cannot be read is left for
+    the run itself to name."""
+    transforms, layout = spec.build_transforms(), spec.input_layout
     model = Segmenter(
-        lambda batch: batch, spec.build_transforms(), [], None, spec.img_channels, input_layout=spec.input_layout
+        lambda x: x, transforms, [], None, spec.img_channels, input_layout=layout, windows=windows, nodata=spec.nodata
     )
     found: list[np.ndarray] = []
-    for item in items[:10]:
+    for item in [item for item in items if not item.is_video][:_TUNING]:
         with contextlib.suppress(InputError):
-            found.append(model.prepare(item.path).x[None])
+            found.append(model.first_batch(model.prepare(item.path)))
         if found and not (options.use_trt and options.enable_auto_tune):
             break
     return found
 
 
-class _Run:
-    """One run over the photos: what failed, and the seconds of each stage."""
+class _Writer:
+    """Masks, and what was asked for beside them. See `segkit.deploy.stages.Writer`."""
+
+    scores = False
 
     def __init__(self, model: Segmenter, options: InferOptions):
-        self.model = model
-        self.options = options
+        self.classes = model.class_names
+        self.folder = Path(options.save_dir)
+        self.added, self.polygons = options.added, options.polygons
         self.palette = full_palette(model.palette)
-        self.failed: list[str] = []
-        self.done = 0
-        self.warm_up = _WARM_UP if options.benchmark else 0
-        self.seconds = {"preprocess": 0.0, "run": 0.0, "postprocess": 0.0}
+        self.overlays = self.folder / OVERLAYS if options.added else None
 
-    def photos(self, items: list[Item]) -> Any:
-        """(item, photo) of each photo that can be read."""
+    def write(self, name: str, photo: Photo, output: np.ndarray, mask: np.ndarray, is_frame: bool) -> None:
+        """See `Writer`."""
+        write_mask(self.folder, name, mask, self.palette, self.classes)
+        if not is_frame:
+            write_georeferenced(self.folder / f"{name}.tif", mask, photo.path)
+        if self.overlays and not is_frame:
+            io.write_png(self.overlays / f"{name}.png", self.overlay(photo, mask))
+        if self.polygons:
+            write_labelme(self.folder / POLYGONS / f"{name}.json", mask, self.classes, None if is_frame else photo.path)
 
-        def load(item: Item) -> tuple[Item, Union[Photo, InputError], float]:
-            start = time.perf_counter()
-            try:
-                return item, self.model.prepare(item.path), time.perf_counter() - start
-            except InputError as error:
-                return item, error, 0.0
+    def overlay(self, photo: Photo, mask: np.ndarray) -> np.ndarray:
+        """See `Writer`."""
+        return draw_overlay(photo.image, mask, self.palette)
 
-        # Timing one stage at a time needs the threads out of the way.
-        for item, photo, seconds in prefetched(load, items, 0 if self.options.benchmark else None):
-            if isinstance(photo, InputError):
-                self.failed.append(str(photo))
-                continue
-            self.seconds["preprocess"] += seconds
-            yield item, photo
 
-    def segment(self, batch: list[tuple[Item, Photo]]) -> None:
-        """Run the engine on photos of one size and write their masks."""
-        x = np.stack([photo.x for _, photo in batch])
-        for _ in range(self.warm_up):
-            self.model.run(x)
-        self.warm_up = 0
-        start = time.perf_counter()
-        outputs = self.model.run(x)
-        ran = time.perf_counter()
-        masks = [self.model.mask(output, photo.geometry) for output, (_, photo) in zip(outputs, batch)]
-        self.seconds["run"] += ran - start
-        self.seconds["postprocess"] += time.perf_counter() - ran
-        folder = Path(self.options.save_dir)
-        for (item, photo), mask in zip(batch, masks):
-            write_mask(folder, item.name, mask, self.palette, self.model.class_names)
-            if self.options.added:
-                io.write_png(
-                    folder / "added_prediction" / f"{item.name}.png", draw_overlay(photo.image, mask, self.palette)
-                )
-            self.done += 1
-
-    def finish(self, count: int) -> dict[str, Any]:
-        """The summary; raises when photos could not be read."""
-        result: dict[str, Any] = {"images": self.done, "save_dir": self.options.save_dir}
-        if self.options.benchmark and self.done:
-            latency = {name: 1000 * seconds / self.done for name, seconds in self.seconds.items()}
-            latency["total"] = sum(latency.values())
-            result["milliseconds"] = latency
-            logger.info(
-                "latency per photo, batch size %d: %s",
-                self.options.batch_size,
-                ", ".join(f"{name} {value:.2f} ms" for name, value in latency.items()),
-            )
-        if self.options.print_detail:
-            logger.info("%d masks are in %s", self.done, self.options.save_dir)
-        if self.failed:
-            title = f"{len(self.failed)} of {count} photos could not be segmented, the others are done:"
-            raise InputError(list_problems(title, self.failed))
-        return result
+def _benchmark(stages: Stages, items: list[Item], options: InferOptions) -> dict[str, Any]:
+    """Latencies of photos one by one, then the whole run with all stages at once: throughput and busy shares."""
+    photos = [item for item in items if not item.is_video]
+    for item in photos[:1] * _WARM_UP:
+        stages.alone(item)
+    begin = time.perf_counter()
+    alone = stages.clock = timing.Clock()
+    with progress(_ALONE, "one by one") as bar:
+        for item in itertools.islice(itertools.cycle(photos), _ALONE if photos else 0):
+            stages.alone(item)
+            bar.update()
+            if time.perf_counter() - begin > _ALONE_SECONDS:
+                break
+    clock = stages.clock = timing.Clock()
+    begin = time.perf_counter()
+    stages.run(items, "infer")
+    wall = time.perf_counter() - begin
+    threads = {"read": stages.readers, "run": stages.engines, "mask": WRITERS, "write": WRITERS}
+    busy = timing.busy_shares(clock, wall, threads)
+    alone = alone if photos else clock
+    found = {
+        "latency": timing.latencies(alone),
+        "latency_photos": len(alone.seconds[timing.TOTAL]),
+        "seconds_by_stage": {name: round(sum(clock.seconds[name]), 4) for name in timing.STAGES},
+        "threads": threads,
+        "busy": busy,
+        "bound_by": timing.bound_by(busy),
+        "images": stages.done,
+        "batch_size": options.batch_size,
+        "seconds": round(wall, 4),
+        "images_per_second": round(stages.done / wall, 3),
+        "peak_memory_mib": timing.peak_memory(),
+    }
+    if stages.done:
+        text = "latency of %d photos one by one, warm; busy: share of its threads' time in the whole run\n%s"
+        logger.info(text, found["latency_photos"], timing.table(found))
+    return found

@@ -17,23 +17,28 @@ VIDEOS = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wm
 
 @dataclass(frozen=True)
 class Item:
-    """One input: `path`, and `name`, the path of its results below each output folder, without a suffix."""
+    """One input: `path`, of a camera its number, and `name`, the path of its results below each output folder,
+    without a suffix."""
 
     path: str
     name: str
+    is_camera: bool = False
 
     @property
     def is_video(self) -> bool:
-        """Whether it is a video rather than a photo."""
-        return self.path.lower().endswith(VIDEOS)
+        """Whether it has frames, rather than being a photo."""
+        return self.is_camera or self.path.lower().endswith(VIDEOS)
 
 
-def collect(image_path: str | None, save_dir: str | os.PathLike[str], videos: bool = True) -> list[Item]:
+def collect(image_path: str | None, save_dir: str | os.PathLike[str]) -> list[Item]:
     """The inputs that a file, a folder (with its sub-folders), a glob or a .txt list (one path a line, relative
-    to the list) names. What lies in `save_dir` is left out of folders: those are earlier results."""
+    to the list) names, or the camera of a number. What lies in `save_dir` is left out of folders: those are earlier
+    results."""
     if not image_path:
         raise InputError("--image_path is missing. Give a photo, a folder, a glob, a .txt list or a video.")
-    suffixes = (*IMAGE_SUFFIXES, *VIDEOS) if videos else IMAGE_SUFFIXES
+    if image_path.isdecimal() and not os.path.exists(image_path):
+        return [Item(image_path, f"camera_{int(image_path)}", is_camera=True)]
+    suffixes = (*IMAGE_SUFFIXES, *VIDEOS)
     if os.path.isdir(image_path):
         root, paths = image_path, _walk(image_path, os.path.realpath(save_dir), suffixes)
         if not paths:

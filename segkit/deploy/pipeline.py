@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Optional, TypeVar, Union
+from typing import Any, Optional, Union
 
 import numpy as np
 
 from segkit import postprocess
 from segkit.bands import as_picture, fill_missing
+from segkit.deploy import windows
 from segkit.errors import InputError
 from segkit.io import decode_image, read_image
-from segkit.transforms import Compose
+from segkit.transforms import Compose, late
 
-T = TypeVar("T")
-R = TypeVar("R")
 # Batch float32 [N, C, H, W] -> scores float [N, classes, h, w], or class numbers int [N, h, w].
 Run = Callable[[np.ndarray], np.ndarray]
 Image = Union[str, "os.PathLike[str]", bytes, np.ndarray]
@@ -27,16 +25,19 @@ Image = Union[str, "os.PathLike[str]", bytes, np.ndarray]
 @dataclass
 class Photo:
     """`image`: as read, uint8 or float32 [H0, W0, C]. `x`: the network's input, float32 [C, H, W] or, where the graph
-    normalises, uint8 [H, W, C]; `geometry`: the way back."""
+    normalises, uint8 [H, W, C]; `geometry`: the way back. For sliding windows `x` is [C, H, W] always, uint8 where
+    `table`, float32 [256, C], turns it into the network's input."""
 
     path: str
     image: np.ndarray
     x: np.ndarray
     geometry: list[dict[str, Any]]
+    table: Optional[np.ndarray] = None
 
 
 class Segmenter:
-    """A model with all that it takes to segment a photo. `run` is the engine; the rest is as in deploy.yaml."""
+    """A model with all that it takes to segment a photo. `run` is the engine, applied whole or in sliding `windows`;
+    the rest is as in deploy.yaml."""
 
     def __init__(
         self,
@@ -49,6 +50,7 @@ class Segmenter:
         multilabel: bool = False,
         nodata: Optional[float] = None,
         input_layout: str = "NCHW",
+        windows: Optional[windows.Windows] = None,
     ):
         check_threshold(threshold)
         self.run = run
@@ -60,6 +62,7 @@ class Segmenter:
         self.multilabel = multilabel
         self.nodata = nodata
         self.input_layout = input_layout
+        self.windows = windows
 
     def prepare(self, image: Image) -> Photo:
         """Read and transform one photo: a path, the bytes of a file, or an array [H, W] or [H, W, channels], RGB."""
@@ -71,16 +74,59 @@ class Segmenter:
             path, pixels = os.fspath(image), read_image(image, self.img_channels)
         pixels, _ = fill_missing(pixels, self.nodata)
         sample = {"image": pixels, "path": path, "geometry": []}
-        sample = self.transforms(sample, np.random.default_rng(0))
-        return Photo(path, pixels, network_input(sample["image"], self.input_layout), sample["geometry"])
+        with late.postponed() if self.windows else contextlib.nullcontext():
+            sample = self.transforms(sample, np.random.default_rng(0))
+        table = sample.get("normalize")
+        if self.windows is None:
+            x = network_input(sample["image"], self.input_layout)
+        else:
+            x = planes(sample["image"], as_it_is=table is not None or self.input_layout == "NHWC")
+        return Photo(path, pixels, x, sample["geometry"], table)
 
-    def output(self, photo: Photo) -> np.ndarray:
-        """What the engine says of one photo: scores [classes, h, w], or class numbers [h, w]."""
-        return self.run(photo.x[None])[0]
+    def output(self, photo: Photo, scores: bool = False) -> np.ndarray:
+        """What the engine says of one photo, see `outputs`."""
+        return self.outputs([photo], scores)[0]
+
+    def outputs(self, photos: list[Photo], scores: bool = False) -> list[np.ndarray]:
+        """What the engine says of photos of one size: scores [classes, h, w] each, or class numbers [h, w].
+
+        With windows the classes are decided strip by strip, so that the scores of a whole photo are never held,
+        unless they are wanted as `scores`, or the way back to the photo's own size goes by them.
+        """
+        if self.windows is None:
+            return list(self.run(np.stack([photo.x for photo in photos])))
+        return [self._slide(photo, self.windows, scores or _resized(photo)) for photo in photos]
+
+    def _slide(self, photo: Photo, over: windows.Windows, scores: bool) -> np.ndarray:
+        decided: Optional[np.ndarray] = None
+        for top, strip in windows.strips(
+            lambda crops: self.run(self._laid_out(crops)), photo.x[None], over, photo.table
+        ):
+            part = strip[0] if scores else postprocess.class_map(strip[0], [], self.threshold, self.multilabel)
+            if decided is None:
+                decided = np.empty((*part.shape[:-2], *photo.x.shape[1:]), part.dtype)
+            decided[..., top : top + part.shape[-2], :] = part
+        assert decided is not None  # a photo has a pixel
+        return decided
+
+    def first_batch(self, photo: Photo) -> np.ndarray:
+        """What the engine gets first of a photo: the whole of it, or its first window."""
+        if self.windows is None:
+            return photo.x[None]
+        return self._laid_out(windows.first(photo.x[None], self.windows, photo.table))
+
+    def _laid_out(self, crops: np.ndarray) -> np.ndarray:
+        """Windows [N, C, h, w] in the layout that the graph takes."""
+        return np.ascontiguousarray(crops.transpose(0, 2, 3, 1)) if self.input_layout == "NHWC" else crops
 
     def mask(self, output: np.ndarray, geometry: list[dict[str, Any]]) -> np.ndarray:
-        """The mask at the photo's own size for one output."""
-        return mask_of(output, geometry, self.threshold, self.multilabel)
+        """The mask at the photo's own size for one output: scores go through `class_map`, class numbers through
+        `label_map`."""
+        if self.windows is None or output.dtype.kind not in "iu":
+            return mask_of(output, geometry, self.threshold, self.multilabel)
+        if output.ndim == 2:
+            return postprocess.label_map(output, geometry)
+        return np.stack([postprocess.label_map(plane, geometry) for plane in output])
 
     def probabilities(self, output: np.ndarray, geometry: list[dict[str, Any]]) -> np.ndarray:
         """float32 [classes, H0, W0] for one output; `InputError` where the graph gives class numbers only."""
@@ -101,14 +147,21 @@ class Segmenter:
         """Probabilities of one photo at its own size, float32 [num_classes, H, W]; a single-channel model gives
         background and foreground."""
         photo = self.prepare(image)
-        return self.probabilities(self.output(photo), photo.geometry)
+        return self.probabilities(self.output(photo, scores=True), photo.geometry)
 
 
 def network_input(image: np.ndarray, layout: str = "NCHW") -> np.ndarray:
     """[H, W, C] -> contiguous float32 [C, H, W]; with NHWC as it is: the graph does the rest."""
-    if layout == "NHWC":
-        return np.ascontiguousarray(image)
-    return np.ascontiguousarray(image.transpose(2, 0, 1), dtype=np.float32)
+    return np.ascontiguousarray(image) if layout == "NHWC" else planes(image)
+
+
+def planes(image: np.ndarray, as_it_is: bool = False) -> np.ndarray:
+    """[H, W, C] -> contiguous float32 [C, H, W], or of the image's own type."""
+    return np.ascontiguousarray(image.transpose(2, 0, 1), dtype=None if as_it_is else np.float32)
+
+
+def _resized(photo: Photo) -> bool:
+    return any(step["op"] == "resize" and step["from"] != step["to"] for step in photo.geometry)
 
 
 def mask_of(
@@ -129,39 +182,6 @@ def check_threshold(threshold: Optional[float]) -> None:
     """`InputError` unless it is None or a probability."""
     if threshold is not None and not 0 <= threshold <= 1:
         raise InputError(f"--threshold: got {threshold}, expected a probability from 0 to 1.")
-
-
-def prefetched(load: Callable[[T], R], items: Iterable[T], workers: Optional[int] = None) -> Iterator[R]:
-    """`load(item)` of each item in order, computed ahead by threads: decoding and resizing leave Python's lock."""
-    workers = min(4, os.cpu_count() or 1) if workers is None else workers
-    if workers <= 0:
-        yield from map(load, items)
-        return
-    with ThreadPoolExecutor(workers) as pool:
-        ahead: deque[Any] = deque()
-        try:
-            for item in items:
-                ahead.append(pool.submit(load, item))
-                if len(ahead) > workers:
-                    yield ahead.popleft().result()
-            while ahead:
-                yield ahead.popleft().result()
-        finally:
-            for future in ahead:
-                future.cancel()
-
-
-def batched(items: Iterable[T], key: Callable[[T], Any], size: int) -> Iterator[list[T]]:
-    """Lists of up to `size` items of one key. At most four times as many wait for a full batch at any time."""
-    waiting: dict[Any, list[T]] = {}
-    for item in items:
-        group = waiting.setdefault(key(item), [])
-        group.append(item)
-        if len(group) == size:
-            yield waiting.pop(key(item))
-        elif sum(map(len, waiting.values())) >= 4 * size:
-            yield waiting.pop(max(waiting, key=lambda name: len(waiting[name])))
-    yield from waiting.values()
 
 
 def _as_photo(image: np.ndarray, channels: int) -> np.ndarray:

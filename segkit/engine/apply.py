@@ -11,18 +11,18 @@ import numpy as np
 import paddle
 import paddle.nn.functional as F
 
+from segkit.deploy import windows
+from segkit.deploy.windows import Windows, windows_of
 from segkit.engine.folding import folded
 from segkit.engine.onednn import convolutions
 from segkit.engine.resizing import bilinear_by_opencv
 from segkit.errors import InputError
-from segkit.options import EvalOptions, TestTimeOptions
+from segkit.options import EvalOptions, TestTimeOptions, check_idle
 from segkit.postprocess import undo
 
 T = TypeVar("T")
-# Photos of one size, and windows, go to the device together up to so many pixels: what is held there
-# does not grow with the photo.
+# Photos of one size go to the device together up to so many pixels.
 _PIXELS_AT_ONCE = 2**20
-_WINDOWS_AT_ONCE = 16
 _CORNER = 128  # pixels a side of the photo's corner that shows which BatchNorm follows which convolution
 
 
@@ -35,15 +35,14 @@ class TestTime:
     scales: tuple[float, ...] = (1.0,)
     flip_horizontal: bool = False
     flip_vertical: bool = False
-    window: tuple[int, int] | None = None
-    stride: tuple[int, int] | None = None
+    windows: Windows | None = None
     precision: str = "fp32"
     onednn: bool = True
 
     @property
     def plain(self) -> bool:
         """Whether it is one pass over the whole photo."""
-        return self.scales == (1.0,) and len(self.flips) == 1 and self.window is None
+        return self.scales == (1.0,) and len(self.flips) == 1 and self.windows is None
 
     @property
     def pixels_together(self) -> int:
@@ -71,20 +70,28 @@ def test_time(options: TestTimeOptions, test_config: Mapping[str, Any] | None = 
         (augment_key, augment, ("scales", "flip_horizontal", "flip_vertical")),
         ("is_slide", slide, ("crop_size", "stride")),
     ):
-        idle = [f"--{name}" for name in names if getattr(options, name) not in (None, False)]
-        if idle and not on:
-            raise InputError(f"{', '.join(idle)} without --{switch} has no effect. Add --{switch}, or leave it out.")
+        check_idle(options, switch, on, names)
     result: dict[str, Any] = {"precision": options.precision, "onednn": not options.no_onednn}
     if augment:
         result["scales"] = _scales(setting("scales", 1.0))
         result["flip_horizontal"] = bool(setting("flip_horizontal", False))
         result["flip_vertical"] = bool(setting("flip_vertical", False))
     if slide:
-        result["window"], result["stride"] = _window(setting("crop_size"), setting("stride"))
+        result["windows"] = windows_of(setting("crop_size"), setting("stride"))
     return TestTime(**result)
 
 
 test_time.__test__ = False  # type: ignore[attr-defined]
+
+
+def windows_alone(how: TestTime) -> Windows | None:
+    """The windows of an exported model. Errors: scales or flips, which it is not averaged over."""
+    if how.scales != (1.0,) or len(how.flips) > 1:
+        raise InputError(
+            "an exported model is applied plainly or in windows: leave out --aug_eval and --aug_pred, or give the "
+            "trained weights."
+        )
+    return how.windows
 
 
 def _scales(value: Any) -> tuple[float, ...]:
@@ -92,27 +99,6 @@ def _scales(value: Any) -> tuple[float, ...]:
     if not values or not all(isinstance(item, (int, float)) and item > 0 for item in values):
         raise InputError(f"scales: expected numbers above 0 (got {value}), such as 0.75 1.0 1.25.")
     return tuple(float(item) for item in values)
-
-
-def _window(crop_size: Any, stride: Any) -> tuple[tuple[int, int], tuple[int, int]]:
-    """Both as (width, height); a stride of two thirds of the window where none is given."""
-    if crop_size is None:
-        raise InputError("is_slide needs crop_size. Give the window as --crop_size W H, such as --crop_size 512 512.")
-    window = _pair("crop_size", crop_size)
-    step = _pair("stride", stride) if stride is not None else tuple(max(1, side * 2 // 3) for side in window)
-    if step[0] > window[0] or step[1] > window[1]:
-        raise InputError(
-            f"stride {list(step)} is larger than crop_size {list(window)}: pixels between the windows would be left "
-            "out. Give a stride of at most the window."
-        )
-    return window, step
-
-
-def _pair(name: str, value: Any) -> tuple[int, int]:
-    values = value if isinstance(value, (list, tuple)) else [value, value]
-    if len(values) != 2 or not all(isinstance(item, int) and item > 0 for item in values):
-        raise InputError(f"{name}: expected two integers above 0, width and height (got {value}).")
-    return values[0], values[1]
 
 
 class Applied:
@@ -244,12 +230,14 @@ def _host(x: np.ndarray | paddle.Tensor) -> np.ndarray:
 
 
 def _one_pass(model: paddle.nn.Layer, x: Any, how: TestTime) -> Any:
-    return _forward(model, x) if how.window is None else _windows(model, x, how.window, how.stride)
+    if how.windows is None:
+        return _forward(model, x)
+    return windows.scores(lambda crops: _host(_forward(model, crops)), x, how.windows)
 
 
 def _averaged(model: paddle.nn.Layer, x: np.ndarray, how: TestTime) -> Any:
     """Mean over scales and flips: on the device, or on the host (numpy) with windows."""
-    source = x if how.window is not None else paddle.to_tensor(x)
+    source = x if how.windows is not None else paddle.to_tensor(x)
     height, width = x.shape[2:]
     total: Any = None
     for scale in how.scales:
@@ -276,36 +264,3 @@ def _resize(x: Any, size: tuple[int, int]) -> Any:
         step = {"op": "resize", "from": list(size), "to": list(x.shape[2:])}
         return np.stack([undo(image, [step], interp="linear") for image in x])
     return F.interpolate(x, size, mode="bilinear", align_corners=False)
-
-
-def _starts(length: int, window: int, stride: int) -> list[int]:
-    """First pixels of the windows along one side; the last window is moved back to end with the photo."""
-    if length <= window:
-        return [0]
-    count = -(-(length - window) // stride) + 1
-    return [min(index * stride, length - window) for index in range(count)]
-
-
-def _windows(model: paddle.nn.Layer, x: np.ndarray, window: Any, stride: Any) -> np.ndarray:
-    """Mean of the logits of all windows that cover a pixel, float32 [N, C, H, W] on the host."""
-    number, _, height, width = x.shape
-    wide, high = min(window[0], width), min(window[1], height)
-    rows, columns = _starts(height, high, stride[1]), _starts(width, wide, stride[0])
-    corners = [(top, left) for top in rows for left in columns]
-    together = min(_WINDOWS_AT_ONCE, max(1, _PIXELS_AT_ONCE // (number * wide * high)))
-    total: np.ndarray | None = None
-    for start in range(0, len(corners), together):
-        group = corners[start : start + together]
-        crops = np.concatenate([x[:, :, top : top + high, left : left + wide] for top, left in group])
-        found = _host(_forward(model, crops))
-        if total is None:
-            total = np.zeros((number, found.shape[1], height, width), np.float32)
-        for index, (top, left) in enumerate(group):
-            total[:, :, top : top + high, left : left + wide] += found[index * number : (index + 1) * number]
-    over_rows, over_columns = np.zeros(height, np.float32), np.zeros(width, np.float32)
-    for top in rows:
-        over_rows[top : top + high] += 1
-    for left in columns:
-        over_columns[left : left + wide] += 1
-    total /= over_rows[:, None] * over_columns[None, :]
-    return total

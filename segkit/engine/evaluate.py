@@ -12,17 +12,18 @@ import numpy as np
 import paddle
 
 from segkit import io, postprocess
+from segkit.deploy import windows
+from segkit.deploy.background import Background
 from segkit.deploy.pipeline import Run, mask_of
 from segkit.dist import is_main, world_size
 from segkit.engine import apply
 from segkit.engine.apply import Applied, TestTime
-from segkit.engine.background import Background
 from segkit.engine.loader import EvalSample, eval_loader
-from segkit.engine.progress import progress
 from segkit.errors import InputError
 from segkit.log import logger
 from segkit.metrics import ConfusionMatrix, MultiLabelMatrix, RocCurves
 from segkit.options import EvalOptions
+from segkit.progress import progress
 
 Model = Union[paddle.nn.Layer, Run]
 
@@ -110,9 +111,8 @@ def _multilabel(dataset: Any, options: EvalOptions) -> bool:
 def _prepared(model: Model, how: TestTime, multilabel: bool, scores_needed: bool = False) -> Any:
     """`(x [N, C, H, W], geometries) -> outputs` of a model in evaluation mode, or of an engine."""
     if not isinstance(model, paddle.nn.Layer):
-        if how != TestTime(precision=how.precision, onednn=how.onednn):
-            raise InputError("an exported model is applied plainly: leave out --aug_eval and --is_slide.")
-        yield lambda x, geometries: model(x)
+        over = apply.windows_alone(how)
+        yield lambda x, geometries: model(x) if over is None else windows.scores(model, x, over)
         return
 
     def segment(x: np.ndarray, geometries: list[list[dict[str, Any]]]) -> np.ndarray:

@@ -2,30 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, Union
+from typing import Any
 
 import numpy as np
 
 from segkit import io
 from segkit.deploy.geo import write_georeferenced
-from segkit.deploy.inputs import Item, collect
+from segkit.deploy.inputs import collect
 from segkit.deploy.outputs import draw_overlay, full_palette, write_array, write_mask
-from segkit.deploy.pipeline import Photo, Segmenter, check_threshold, prefetched
+from segkit.deploy.pipeline import Photo, Segmenter, check_threshold
+from segkit.deploy.stages import Loaded, Stages, check_failed
 from segkit.dist import rank, world_size
 from segkit.engine.apply import together
-from segkit.engine.background import Background
-from segkit.engine.progress import progress
 from segkit.engine.segmenter import held
-from segkit.engine.video import OverlayWriter, UnreadableVideo, frames
-from segkit.errors import InputError, list_problems
 from segkit.log import logger
 from segkit.options import PredictOptions
 from segkit.palette import parse_custom_color
 
 OVERLAYS, COLOURS, MASKS, PROBABILITIES = "added_prediction", "pseudo_color_prediction", "mask", "prob"
-_WRITERS = 2  # threads that compute masks and pictures and write them
 
 
 def predict(model: Segmenter, options: PredictOptions) -> dict[str, Any]:
@@ -38,27 +34,17 @@ def predict(model: Segmenter, options: PredictOptions) -> dict[str, Any]:
     `InputError` at the end, when all others are done.
     """
     items = collect(options.image_path, options.save_dir)
-    mine = items[rank() :: world_size()]
-    failed: list[str] = []
-    with held(model) as pixels, progress(len(mine), "predict") as bar, Background(_WRITERS) as background:
-        writer = _Writer(model, options, background)
-        for batch in together(_loaded(model, mine, options.num_workers), _shape, pixels):
-            item, photo = batch[0]
-            if isinstance(photo, Photo):
-                writer.write([(item.name, photo) for item, photo in batch])
-            elif isinstance(photo, InputError):
-                failed.append(str(photo))
-            else:
-                failed += writer.write_video(item)
-            for _ in batch:
-                bar.update()
-    failed = _over_ranks(failed)
+    with held(model) as pixels:
+
+        def group(photos: Iterable[Loaded]) -> Iterator[list[Loaded]]:
+            return together(photos, lambda loaded: loaded.photo.x.shape, pixels)
+
+        stages = Stages(model, _Writer(model, options), group, options.num_workers)
+        stages.run(items[rank() :: world_size()], "predict")
+    failed = _over_ranks(stages.failed)
     done = len(items) - len(failed)
     logger.info("%d of %d inputs are segmented, results are in %s", done, len(items), options.save_dir)
-    if failed:
-        others = ", the others are done" if done else ""
-        title = f"{len(failed)} of {len(items)} inputs could not be segmented{others}:"
-        raise InputError(list_problems(title, failed))
+    check_failed(failed, len(items))
     return {"images": done, "save_dir": options.save_dir}
 
 
@@ -81,32 +67,14 @@ def check(options: PredictOptions, num_classes: int) -> None:
     collect(options.image_path, options.save_dir)
 
 
-def _loaded(
-    model: Segmenter, items: list[Item], workers: int | None
-) -> Iterator[tuple[Item, Union[Photo, InputError, None]]]:
-    """Each item with its photo, the reason why it cannot be read, or None for a video."""
-
-    def load(item: Item) -> tuple[Item, Union[Photo, InputError, None]]:
-        try:
-            return item, None if item.is_video else model.prepare(item.path)
-        except InputError as error:
-            return item, error
-
-    return prefetched(load, items, workers)
-
-
-def _shape(loaded: tuple[Item, Union[Photo, InputError, None]]) -> tuple[int, ...] | None:
-    return loaded[1].x.shape if isinstance(loaded[1], Photo) else None
-
-
 class _Writer:
-    """Segments photos, and writes what was asked for in the background."""
+    """Masks, colours, overlays and probabilities. See `segkit.deploy.stages.Writer`."""
 
-    def __init__(self, model: Segmenter, options: PredictOptions, background: Background):
+    def __init__(self, model: Segmenter, options: PredictOptions):
         self.model = model
-        self.background = background
         self.folder = Path(options.save_dir)
-        self.save_prob = options.save_prob
+        self.scores = options.save_prob
+        self.overlays = self.folder / OVERLAYS
         colours = model.palette
         if options.custom_color is not None:
             colours = parse_custom_color(options.custom_color, len(model.class_names))
@@ -114,44 +82,17 @@ class _Writer:
         # Values outside the classes (below the threshold, say) show the photo as it is.
         self.overlay_palette = self.palette if colours is None else colours
 
-    def write(self, batch: list[tuple[str, Photo]]) -> None:
-        """Have the results of photos of one size written under their names."""
-        outputs = self.model.run(np.stack([photo.x for _, photo in batch]))
-        for output, (name, photo) in zip(outputs, batch):
-            self.background.submit(_size(output, photo), self._write, name, photo, output, True)
-
-    def _write(self, name: str, photo: Photo, output: np.ndarray, overlay: bool) -> np.ndarray:
-        """Write the results of one photo; its mask is returned."""
-        mask = self.model.mask(output, photo.geometry)
+    def write(self, name: str, photo: Photo, output: np.ndarray, mask: np.ndarray, is_frame: bool) -> None:
+        """See `Writer`."""
         write_mask(self.folder / MASKS, name, mask, None, self.model.class_names)
-        write_georeferenced(self.folder / MASKS / f"{name}.tif", mask, photo.path)
         write_mask(self.folder / COLOURS, name, mask, self.palette, self.model.class_names)
-        if overlay:
-            picture = draw_overlay(photo.image, mask, self.overlay_palette)
-            io.write_png(self.folder / OVERLAYS / f"{name}.png", picture)
-        if self.save_prob:
+        if not is_frame:
+            write_georeferenced(self.folder / MASKS / f"{name}.tif", mask, photo.path)
+            io.write_png(self.overlays / f"{name}.png", self.overlay(photo, mask))
+        if self.scores:
             found = self.model.probabilities(output, photo.geometry)
             write_array(self.folder / PROBABILITIES / f"{name}.npy", found)
-        return mask
 
-    def write_video(self, item: Item) -> list[str]:
-        """Every frame's results, and the overlays as one video. Returns what is wrong with the video, if anything."""
-        try:
-            # One thread for the frames, which must come in order; it ends before the video is closed.
-            with OverlayWriter(self.folder / OVERLAYS / f"{item.name}.mp4") as video, Background() as background:
-                for number, frame, rate in frames(item.path, self.model.img_channels):
-                    photo = self.model.prepare(frame)
-                    output = self.model.output(photo)
-                    name = f"{item.name}/frame_{number:06d}"
-                    background.submit(_size(output, photo), self._write_frame, name, photo, output, video, rate)
-        except UnreadableVideo as error:
-            return [str(error)]
-        return []
-
-    def _write_frame(self, name: str, photo: Photo, output: np.ndarray, video: OverlayWriter, rate: float) -> None:
-        mask = self._write(name, photo, output, overlay=False)
-        video.add(draw_overlay(photo.image, mask, self.overlay_palette), rate)
-
-
-def _size(output: np.ndarray, photo: Photo) -> int:
-    return output.nbytes + photo.image.nbytes + photo.x.nbytes
+    def overlay(self, photo: Photo, mask: np.ndarray) -> np.ndarray:
+        """See `Writer`."""
+        return draw_overlay(photo.image, mask, self.overlay_palette)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -16,6 +17,7 @@ from segkit.deploy import infer
 from segkit.deploy.backends import open_backend
 from segkit.deploy.pipeline import Segmenter
 from segkit.deploy.spec import FILE, DeploySpec
+from segkit.deploy.windows import Windows
 from segkit.engine import apply
 from segkit.engine.accelerate import channels_last
 from segkit.engine.checkpoint import prepare_folder
@@ -44,11 +46,33 @@ def is_exported(path: Optional[PathLike]) -> bool:
     return path is not None and (Path(path).name == FILE or (Path(path) / FILE).is_file())
 
 
-def load_exported(path: PathLike, device: str = "cpu") -> Segmenter:
-    """An exported folder run by the fastest engine there is."""
+def load_exported(
+    path: PathLike, device: str = "cpu", options: Optional[TestTimeOptions] = None, windows: Optional[Windows] = None
+) -> Segmenter:
+    """An exported folder, run by the fastest engine there is unless `options.backend` names one, whole or in sliding
+    windows. A `threshold` of the options counts more than the folder's; `no_onednn` are Paddle's own kernels."""
+    options = options or PredictOptions()
     spec = DeploySpec.load(path)
-    options = InferOptions(config=os.fspath(path), device="cpu" if device == "cpu" else "gpu")
-    return infer.segmenter(spec, open_backend(spec, options))
+    threshold = getattr(options, "threshold", None)
+    if threshold is not None:
+        spec = dataclasses.replace(spec, threshold=threshold)
+    chosen = InferOptions(
+        config=os.fspath(path),
+        device="cpu" if device == "cpu" else "gpu",
+        backend=options.backend or ("paddle" if options.no_onednn else "auto"),
+        precision=options.precision,
+        enable_mkldnn=False if options.no_onednn else None,
+    )
+    return infer.segmenter(spec, open_backend(spec, chosen), windows)
+
+
+def check_backend(options: TestTimeOptions, exported: bool) -> None:
+    """`InputError` for an engine of exported folders where the weights are trained ones."""
+    if options.backend is not None and not exported:
+        raise InputError(
+            f"--backend {options.backend} runs an exported folder (got trained weights, which Paddle runs). Export "
+            "them and give that folder as --model_path, or leave --backend out."
+        )
 
 
 def load_model(cfg: Config, model_path: Optional[PathLike]) -> paddle.nn.Layer:
@@ -91,7 +115,9 @@ def from_model(
     options = options or PredictOptions()
     how = apply.test_time(options, cfg.test_config if test_config is None else test_config)
     info = data_info(cfg)
-
+    windows = None
+    if how.scales == (1.0,) and len(how.flips) == 1:  # else the engine cuts the windows, from photos of each scale
+        how, windows = dataclasses.replace(how, windows=None), how.windows
     return Segmenter(
         _Engine(model, how),
         build_transforms(cfg, "val"),
@@ -101,6 +127,7 @@ def from_model(
         getattr(options, "threshold", None),
         options.use_multilabel or is_multilabel(cfg),
         info.nodata,
+        windows=windows,
     )
 
 

@@ -11,11 +11,11 @@ import numpy as np
 
 from segkit.errors import InputError, counted
 from segkit.options import option
+from segkit.polygons import BACKGROUNDS, is_background
 
 IGNORED = 255
 MOST_CLASSES = 255
 BACKGROUND = "background"
-_BACKGROUNDS = ("background", "_background_", "__background__")
 
 
 @dataclass
@@ -74,11 +74,6 @@ def natural(text: object) -> list[tuple[int, int, str]]:
     return [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in parts]
 
 
-def is_background(name: str) -> bool:
-    """Whether a label means "nothing": `_background_`, or the plain word."""
-    return name.lower() in _BACKGROUNDS
-
-
 def tidy_names(names: list[str], where: str, background: bool = True) -> list[str]:
     """Class names as a data set has them: no `__ignore__`, none twice; with `background`, one of them is that.
 
@@ -103,7 +98,7 @@ def numbers_of(names: list[str]) -> dict[str, int]:
     """Class number of every name, with `_background_` and `__ignore__`."""
     numbers = {name: index for index, name in enumerate(names)}
     background = next((index for name, index in numbers.items() if is_background(name)), 0)
-    return {**dict.fromkeys(_BACKGROUNDS, background), **numbers, "__ignore__": IGNORED}
+    return {**dict.fromkeys(BACKGROUNDS, background), **numbers, "__ignore__": IGNORED}
 
 
 def unknown_labels(found: dict[str, list[str]], known: dict[str, int], where: str, unknown: str) -> list[str]:

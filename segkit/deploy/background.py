@@ -23,12 +23,14 @@ class Background:
         self._pending: deque[tuple[int, Future]] = deque()
         self._held = 0
 
-    def submit(self, size: int, job: Callable[..., Any], *args: Any) -> None:
+    def submit(self, size: int, job: Callable[..., Any], *args: Any) -> Future:
         """Do `job(*args)`, which keeps `size` bytes alive, when a thread is free; waits while too much is held."""
         while self._pending and (self._pending[0][1].done() or self._held + size > self._limit):
             self._collect()
         self._held += size
-        self._pending.append((size, self._pool.submit(job, *args)))
+        future = self._pool.submit(job, *args)
+        self._pending.append((size, future))
+        return future
 
     def _collect(self) -> None:
         size, future = self._pending.popleft()

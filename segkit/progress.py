@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from typing import Any
+from typing import Any, Optional
 
 from segkit.dist import is_main
 from segkit.log import logger
@@ -21,11 +21,14 @@ class _NoBar:
         """One more is done."""
 
 
-def progress(total: int, title: str) -> Any:
-    """A context with `update()`: a tqdm bar where somebody watches, unless `--quiet`."""
+def progress(total: Optional[int], title: str) -> Any:
+    """A context with `update()`: a tqdm bar where somebody watches, unless `--quiet`, or without tqdm. `total`: None
+    where nobody knows."""
     talks = any(handler.level <= logging.INFO for handler in logger.handlers)
     if not (is_main() and talks and sys.stderr.isatty()):
         return _NoBar()
-    from tqdm import tqdm
-
+    try:
+        from tqdm import tqdm
+    except ImportError:  # a machine that only runs exported models may lack it
+        return _NoBar()
     return tqdm(total=total, desc=title, dynamic_ncols=True, leave=False)

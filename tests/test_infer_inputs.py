@@ -1,0 +1,270 @@
+"""infer on videos, cameras, big photos and GeoTIFFs, and what it writes beside masks."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from segkit import io
+from segkit.data.shapes import draw_shapes
+from segkit.deploy import stages, video
+from segkit.deploy.pipeline import Segmenter
+from segkit.deploy.windows import Windows
+from segkit.engine.segmenter import load
+from segkit.polygons import outlines, write_labelme
+from segkit.transforms.color import Normalize
+from tests.tiny_model import PLAIN, make_all, photo, run
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    """A best_model folder without Resize; its export lies beside it."""
+    folder = make_all(tmp_path_factory.mktemp("tiny"), transforms=PLAIN)
+    assert run("export", "--model_path", folder, "--save_dir", folder.parent / "exported") == 0
+    return folder
+
+
+@pytest.fixture
+def infer(tiny, tmp_path):
+    def call(images, *flags):
+        config = ("--config", tiny.parent / "exported", "--enable_mkldnn", "False")  # exactly predict's kernels
+        return run("infer", *config, "--image_path", images, "--save_dir", tmp_path / "out", *flags)
+
+    return call
+
+
+@pytest.fixture
+def predict(tiny, tmp_path):
+    def call(images, *flags):
+        flags = ("--image_path", images, "--save_dir", tmp_path / "predicted", "--no_onednn", *flags)
+        return run("predict", "--model_path", tiny, *flags)
+
+    return call
+
+
+def pixels(path):
+    return np.asarray(Image.open(path))
+
+
+def make_video(path, frames=5):
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), 5, (48, 32))
+    for number in range(frames):
+        writer.write(photo(32, 48, number))
+    writer.release()
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_a_video_among_photos(infer, predict, tmp_path, batch):
+    (tmp_path / "in").mkdir()
+    make_video(tmp_path / "in" / "walk 猫.avi")
+    io.write_png(tmp_path / "in" / "a.png", photo(20, 30))
+    assert infer(tmp_path / "in", "--added", "--batch_size", batch) == 0
+    assert predict(tmp_path / "in") == 0
+    names = ["a.png", *(f"walk 猫/frame_{number:06d}.png" for number in range(1, 6))]
+    for name in names:
+        np.testing.assert_array_equal(pixels(tmp_path / "out" / name), pixels(tmp_path / "predicted" / "mask" / name))
+    for overlay in (tmp_path / "out", tmp_path / "predicted"):
+        folder = overlay / "added_prediction"
+        assert sorted(path.name for path in folder.iterdir()) == ["a.png", "walk 猫.mp4"]
+        capture = cv2.VideoCapture(str(folder / "walk 猫.mp4"))
+        assert capture.get(cv2.CAP_PROP_FRAME_COUNT) == 5 and capture.get(cv2.CAP_PROP_FPS) == 5
+
+
+class Camera:
+    """OpenCV's VideoCapture of a camera that sends a signal to this process after some frames."""
+
+    after, number = 6, signal.SIGINT
+
+    def __init__(self, source):
+        self.source, self.count = source, 0
+
+    def get(self, what):
+        return {cv2.CAP_PROP_FPS: 12.0, cv2.CAP_PROP_FRAME_COUNT: -1.0}[what]
+
+    def read(self):
+        if self.source != 3:
+            return False, None
+        self.count += 1
+        if self.count == self.after:
+            os.kill(os.getpid(), self.number)
+        return True, photo(32, 48, self.count)
+
+    def release(self):
+        pass
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_camera_ends_by_ctrl_c(infer, tmp_path, monkeypatch, capsys, number):
+    monkeypatch.setattr(video.cv2, "VideoCapture", Camera)
+    monkeypatch.setattr(Camera, "number", number)
+    before = signal.getsignal(signal.SIGTERM)
+    assert infer("3", "--added", "--json") == 0
+    assert signal.getsignal(signal.SIGTERM) == before
+    said = capsys.readouterr()
+    masks = sorted(path.name for path in (tmp_path / "out" / "camera_3").iterdir())
+    assert masks == [f"frame_{index:06d}.png" for index in range(1, len(masks) + 1)] and len(masks) >= 1
+    assert json.loads(said.out)["images"] == len(masks) and "camera_3 is stopped" in said.err
+    (overlay,) = (tmp_path / "out" / "added_prediction").iterdir()
+    assert overlay.name == "camera_3.mp4"
+    monkeypatch.undo()
+    assert cv2.VideoCapture(str(overlay)).get(cv2.CAP_PROP_FRAME_COUNT) == len(masks)
+
+
+def test_a_camera_that_is_not_there(infer, monkeypatch, capsys):
+    monkeypatch.setattr(video.cv2, "VideoCapture", Camera)
+    assert infer("1") == 2
+    said = capsys.readouterr().err
+    assert "camera 1: it gives no picture" in said and "Traceback" not in said
+    assert threading.active_count() < 20
+
+
+@pytest.mark.parametrize("size", [(150, 190), (40, 300), (20, 24), (1, 1)])
+def test_windows_give_the_masks_of_predict(infer, predict, tmp_path, size):
+    flags = ("--is_slide", "--crop_size", 64, 48, "--stride", 40, 30)
+    io.write_png(tmp_path / "a.png", photo(*size))
+    assert infer(tmp_path / "a.png", *flags) == 0
+    assert predict(tmp_path / "a.png", *flags) == 0
+    found = pixels(tmp_path / "out" / "a.png")
+    assert found.shape == size
+    np.testing.assert_array_equal(found, pixels(tmp_path / "predicted" / "mask" / "a.png"))
+    if size == (150, 190):  # and the windows matter
+        assert infer(tmp_path / "a.png") == 0
+        assert (pixels(tmp_path / "out" / "a.png") != found).any()
+
+
+def test_windows_of_other_flags(infer, predict, tiny, tmp_path):
+    """Probabilities, and a threshold; the scores then agree with the classes that were decided strip by strip."""
+    io.write_png(tmp_path / "a.png", photo(150, 190))
+    flags = ("--is_slide", "--crop_size", 64, 48, "--threshold", "0.36")
+    assert predict(tmp_path / "a.png", *flags) == 0
+    strips = pixels(tmp_path / "predicted" / "mask" / "a.png")
+    assert predict(tmp_path / "a.png", *flags, "--save_prob") == 0
+    np.testing.assert_array_equal(pixels(tmp_path / "predicted" / "mask" / "a.png"), strips)
+    best = np.load(tmp_path / "predicted" / "prob" / "a.npy").max(0)
+    sure = abs(best - 0.36) > 1e-5
+    np.testing.assert_array_equal((strips == 255)[sure], (best < 0.36)[sure])
+    assert 0 < (strips == 255).sum() < strips.size
+
+
+def test_windows_hold_a_strip_of_the_scores_only():
+    largest = [0]
+
+    def engine(x):
+        largest[0] = max(largest[0], x.nbytes)
+        return np.repeat(x[:, :1], 50, axis=1) * np.arange(50, dtype=np.float32)[:, None, None]
+
+    model = Segmenter(engine, [Normalize()], [], None, windows=Windows((32, 32), (32, 32)))
+    image = np.full((4096, 64, 3), 255, np.uint8)
+    image[:2048] = 0
+    import tracemalloc
+
+    tracemalloc.start()
+    mask = model.predict(image)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert (mask[:2048] == 0).all() and (mask[2048:] == 49).all()
+    assert peak < 0.5 * 50 * 4 * image.shape[0] * image.shape[1]
+    assert model.predict_proba(image).shape == (50, 4096, 64)
+
+
+@pytest.mark.parametrize(
+    "flags, message",
+    [
+        (("--is_slide",), "is_slide needs crop_size"),
+        (("--crop_size", 8, 8), "--crop_size without --is_slide has no effect"),
+        (("--is_slide", "--crop_size", 8, 8, "--stride", 9, 8), "stride [9, 8] is larger than crop_size [8, 8]"),
+        (("--is_slide", "--crop_size", 0, 8), "crop_size: expected two integers above 0"),
+    ],
+)
+def test_bad_windows(infer, tmp_path, capsys, flags, message):
+    io.write_png(tmp_path / "a.png", photo(20, 20))
+    assert infer(tmp_path / "a.png", *flags) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_class_numbers_cannot_be_averaged(tiny, tmp_path, capsys):
+    io.write_png(tmp_path / "a.png", photo(20, 20))
+    assert run("export", "--model_path", tiny, "--save_dir", tmp_path / "argmax", "--output_op", "argmax") == 0
+    flags = ("--image_path", tmp_path / "a.png", "--is_slide", "--crop_size", 8, 8, "--save_dir", tmp_path / "out")
+    assert run("infer", "--config", tmp_path / "argmax", *flags) == 2
+    assert "--is_slide averages scores, but the model was exported with --output_op argmax" in capsys.readouterr().err
+
+
+def test_a_geotiff_keeps_its_coordinates(infer, tmp_path):
+    rasterio = pytest.importorskip("rasterio")
+    place = {"crs": "EPSG:32633", "transform": rasterio.transform.from_origin(400000, 5600000, 2, 2)}
+    image = photo(40, 50)
+    with rasterio.open(
+        tmp_path / "a.tif", "w", driver="GTiff", width=50, height=40, count=3, dtype="uint8", **place
+    ) as f:
+        f.write(image.transpose(2, 0, 1))
+    assert infer(tmp_path / "a.tif") == 0
+    with rasterio.open(tmp_path / "out" / "a.tif") as found:
+        assert found.crs.to_epsg() == 32633 and found.transform == place["transform"]
+        np.testing.assert_array_equal(found.read(1), pixels(tmp_path / "out" / "a.png"))
+
+
+def test_polygons_paint_the_mask(infer, tiny, tmp_path):
+    io.write_png(tmp_path / "in" / "sub" / "a.png", photo(60, 80))
+    assert infer(tmp_path / "in", "--polygons") == 0
+    path = tmp_path / "out" / "polygons" / "sub" / "a.json"
+    found = json.loads(path.read_text(encoding="utf-8"))
+    assert (path.parent / found["imagePath"]).resolve() == (tmp_path / "in" / "sub" / "a.png").resolve()
+    assert (found["imageHeight"], found["imageWidth"]) == (60, 80)
+    numbers = {"_background_": 0, **{name: number for number, name in enumerate(load(tiny).class_names)}}
+    mask = pixels(tmp_path / "out" / "sub" / "a.png")
+    np.testing.assert_array_equal(draw_shapes(found["shapes"], numbers, (60, 80)), mask)
+
+
+@pytest.mark.parametrize("names", [["background", "a", "b"], ["road", "a", "b"], []])
+def test_outlines_give_any_mask_again(tmp_path, names):
+    rng = np.random.default_rng(0)
+    numbers = {"_background_": 0, "0": 0, "1": 1, "2": 2, "__ignore__": 255}
+    numbers.update((name, number) for number, name in enumerate(names))
+    for height, width in ((1, 1), (1, 9), (7, 1), (13, 17), (40, 30)):
+        mask = rng.choice([0, 1, 2, 255], (height, width)).astype(np.uint8)
+        write_labelme(tmp_path / "a.json", mask, names)
+        shapes = json.loads((tmp_path / "a.json").read_text())["shapes"]
+        np.testing.assert_array_equal(draw_shapes(shapes, numbers, mask.shape), mask)
+
+
+def test_background_has_no_outline_of_its_own():
+    mask = np.zeros((20, 20), np.uint8)
+    mask[4:16, 4:16] = 1
+    mask[8:12, 8:12] = 0
+    assert [value for value, _ in outlines(mask, background=0)] == [1, 0]
+    assert [value for value, _ in outlines(mask)] == [0, 1, 0]
+
+
+def test_reading_ahead_is_bounded_in_bytes():
+    most, held, lock = [0], [0], threading.Lock()
+
+    def load_one(size):
+        with lock:
+            held[0] += size
+            most[0] = max(most[0], held[0])
+        return size
+
+    for size in stages.prefetched(load_one, [4, 4, 4, 30, 4, 4, 50, 50, 4], 8, size=lambda size: size, limit=12):
+        with lock:
+            held[0] -= size
+    assert held[0] == 0 and most[0] <= 50
+
+
+def test_an_iterator_is_read_in_a_thread_of_its_own():
+    threads = set()
+
+    def items():
+        for number in range(20):
+            threads.add(threading.current_thread())
+            yield number
+
+    assert list(stages.ahead(items())) == list(range(20))
+    assert threading.main_thread() not in threads
