@@ -83,10 +83,7 @@ def data_info(cfg: Config) -> DataInfo:
 
 
 def _locate(cfg: Config, node: dict[str, Any]) -> None:
-    root = node.get("dataset_root")
-    if isinstance(root, str):
-        node["dataset_root"] = str(cfg.find(root))
-    for key in ("train_path", "val_path", "test_path"):
+    for key in ("dataset_root", "imagenet_root", "pssl_root", "train_path", "val_path", "test_path"):
         if isinstance(node.get(key), str):
             node[key] = str(cfg.find(node[key]))
 

@@ -174,3 +174,26 @@ def test_cityscapes_as_it_is_trains(shared: Path, tmp_path: Path) -> None:
 def test_every_data_set_takes_what_is_done_at_reading(name: str) -> None:
     fields = fields_of(DATASETS.get(name))
     assert {"label_map", "reduce_zero_label", "nodata", "cache"} <= set(fields)
+
+
+def test_pssl_reads_archives_beside_imagenet(tmp_path: Path) -> None:
+    name = "train/n02/n02_7.JPEG"
+    put(tmp_path / "imagenet", "train/n02/n02_7.jpg")
+    (tmp_path / "imagenet/train/n02/n02_7.jpg").rename(tmp_path / "imagenet" / name)
+    (tmp_path / "pssl/train/n02").mkdir(parents=True)
+    archive = tmp_path / "pssl" / f"{name}_eiseg.npz"
+    np.savez(archive, np.array([[0, 1, 1], [-1, 0, 1]]))
+    text(tmp_path / "pssl", "imagenet_lsvrc_2015_synsets.txt", "n01", "n02")
+    text(tmp_path / "pssl", "train.txt", f"{name}_eiseg.npz")
+    cls = DATASETS.get("PSSLDataset")
+    dataset = cls([], str(tmp_path / "imagenet"), str(tmp_path / "pssl"))
+    assert dataset.read(0)["label"].tolist() == [[1000, 1, 1], [1001, 1000, 1]]
+    assert (dataset.num_classes, dataset.ignore_index) == (1001, 1001)
+    archive.write_bytes(b"no archive")
+    with pytest.raises(InputError, match="not a label archive of PSSL"):
+        dataset.read(0)
+    text(tmp_path / "pssl", "imagenet_lsvrc_2015_synsets.txt", "n01")
+    with pytest.raises(InputError, match=r"classes that imagenet_lsvrc_2015_synsets.txt lacks \(got n02\)"):
+        cls([], str(tmp_path / "imagenet"), str(tmp_path / "pssl"))
+    with pytest.raises(InputError, match=r"imagenet_lsvrc_2015_synsets\.txt"):
+        cls([], str(tmp_path / "imagenet"), str(tmp_path / "none"))

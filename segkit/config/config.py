@@ -21,7 +21,7 @@ _ORDER = (
     *("optimizer", "lr_scheduler", "test_config", "export"),
 )
 _OLD_PATHS = (("learning_rate.value", "lr_scheduler.learning_rate"), ("learning_rate.decay.", "lr_scheduler."))
-_DATA_PATHS = ("dataset_root", "train_path", "val_path", "test_path")
+_DATA_PATHS = ("dataset_root", "imagenet_root", "pssl_root", "train_path", "val_path", "test_path")
 
 
 class Config:
