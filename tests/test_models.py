@@ -25,6 +25,7 @@ from segkit.models.knet import KNet
 from segkit.models.layers import same_padding
 from segkit.models.mla_transformer import MLATransformer
 from segkit.models.mscale_ocrnet import MscaleOCRNet
+from segkit.models.stfpm import STFPM
 from segkit.models.unet import UNet
 from segkit.registry import BACKBONES, MODELS
 from tests.tiny_backbone import TinyBackbone
@@ -83,6 +84,7 @@ SMALL: dict[str, dict] = {
     },
     "SeaFormerSeg": {"backbone": {"type": "SeaFormer_tiny"}, "head_channels": 8, "embed_dims": [8, 8]},
     "SegFormer": {"embedding_dim": 32},
+    "STFPM": {"backbone": {"type": "ResNet18"}},
     "SegNeXt": {
         "decoder_cfg": {"channels": 16, "ham_channels": 16, "num_groups": 4, "ham_kwargs": {"MD_R": 4}},
     },
@@ -106,12 +108,22 @@ UNUSED = {
     "PointRend": ["neck.fpn_out.3"],
     "PPHumanSegLite": [f"block1.{n}._depthwise_separable_0" for n in (1, 2, 3)]
     + [f"block2.{n}._depthwise_separable_0" for n in range(1, 8)],
+    "STFPM": ["teacher.", "student.model.7."],  # the teacher's are fixed
     "UPerNet": ["head.conv_last"],
 }
 
 
-def make(name: str, num_classes: int = 3, in_channels: int = 3, **arguments) -> paddle.nn.Layer:
+SINGLE = {"STFPM"}  # can have one output channel alone
+
+
+def channels(name: str) -> int:
+    """Output channels of what `make` gives."""
+    return 1 if name in SINGLE else 3
+
+
+def make(name: str, num_classes: int | None = None, in_channels: int = 3, **arguments) -> paddle.nn.Layer:
     """A small model of that name, made as from a config."""
+    num_classes = channels(name) if num_classes is None else num_classes
     node = {"type": name, **SMALL.get(name, {}), **arguments}
     if "backbone" in inspect.signature(MODELS.get(name)).parameters:
         node.setdefault("backbone", {"type": TinyBackbone.__name__})
@@ -150,7 +162,7 @@ def test_any_size_and_the_same_answer_twice(name, arguments):
         for height, width in ((64, 96), (97, 131), (33, 47), (5, 7), (1, 1), (1, 40)):
             outputs = model(noise(1, 3, height, width))
             assert isinstance(outputs, list) and len(outputs) == 1
-            assert outputs[0].shape == [1, 3, height, width]
+            assert outputs[0].shape == [1, channels(name), height, width]
             assert bool(paddle.isfinite(outputs[0]).all())
         np.testing.assert_array_equal(outputs[0].numpy(), model(noise(1, 3, height, width))[0].numpy())
 
@@ -163,7 +175,7 @@ def test_training_outputs_and_finite_gradients_everywhere(name, arguments, size)
     outputs = model(noise(2, 3, *size))
     declared = getattr(model, "train_outputs", None)
     assert declared is None or len(outputs) == declared
-    assert isinstance(outputs[0], dict) or outputs[0].shape == [2, 3, *size]
+    assert isinstance(outputs[0], (dict, list)) or outputs[0].shape == [2, channels(name), *size]
     outputs = flat(outputs)
     sum((output * noise(*output.shape)).mean() for output in outputs).backward()
     for key, parameter in model.named_parameters():
@@ -173,11 +185,11 @@ def test_training_outputs_and_finite_gradients_everywhere(name, arguments, size)
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("channels", [1, 4])
-def test_other_numbers_of_bands_and_a_single_output_channel(name, channels):
-    model = make(name, num_classes=1, in_channels=channels)
+@pytest.mark.parametrize("bands", [1, 4])
+def test_other_numbers_of_bands_and_a_single_output_channel(name, bands):
+    model = make(name, num_classes=1, in_channels=bands)
     model.eval()
-    assert model(noise(1, channels, 32, 48))[0].shape == [1, 1, 32, 48]
+    assert model(noise(1, bands, 32, 48))[0].shape == [1, 1, 32, 48]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -234,7 +246,7 @@ def test_backbone_signature(name):
 
 
 @pytest.mark.parametrize(
-    "name", ["ResNet18_vd", "ResNet50_vd", "HRNet_W18_Small_V1", "UHRNet_W18_Small", "TinyBackbone"]
+    "name", ["ResNet18", "ResNet18_vd", "ResNet50_vd", "HRNet_W18_Small_V1", "UHRNet_W18_Small", "TinyBackbone"]
 )
 @pytest.mark.parametrize("size", [(64, 96), (33, 47), (1, 5)])
 def test_backbone_maps_have_the_channels_it_says(name, size):
@@ -277,6 +289,8 @@ def test_output_stride_of_resnet(stride, sides):
             lambda: MLATransformer(2, [16, 32], TinyBackbone()),
             r"model.in_channels: .*got \[16, 32\], expected \[16, 32, 6",
         ),
+        (lambda: STFPM(2), r"model.num_classes: .*got 2, expected 1"),
+        (lambda: STFPM(1, TinyBackbone()), r"model.backbone: .*got TinyBackbone, expected ResNet18"),
         (lambda: DMNet(2, TinyBackbone(), filter_sizes=[0]), r"model.filter_sizes: .*got \[0\]"),
         (lambda: HRNetW48Contrast(2, TinyBackbone(), bb_channels=720), r"model.bb_channels: .*got 720, expected 16"),
         (lambda: DeepLabV3(2, ResNet18_vd(), [4]), r"model.backbone_indices: .*got \[4\].*each below 4"),
@@ -293,7 +307,7 @@ def test_building_one_model_imports_no_other():
         "print(sorted(name for name in sys.modules if name.startswith('segkit.models.')))"
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    expected = ["backboned", "backbones", "backbones.resnet_vd", "layers", "pspnet", "pyramid"]
+    expected = ["backboned", "backbones", "backbones.resnet_vd", "layers", "pspnet", "pyramid", "residual"]
     assert found.splitlines()[-1] == str([f"segkit.models.{name}" for name in expected])
 
 

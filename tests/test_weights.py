@@ -194,7 +194,7 @@ def test_damaged_files(tmp_path):
         (pickle.dumps({"a": 1}), "holds no arrays"),
         (pickle.dumps([1, 2]), "holds no arrays"),
         (pickle.dumps({"a": np.array(["text"])}), "holds no arrays"),
-        (b"PK\x03\x04 and so on", "a zip archive, as PyTorch writes it"),
+        (b"PK\x03\x04 and so on", "truncated or not weights of PyTorch"),
         (b"not a pickle", "truncated or not a weights file"),
     ],
 )

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import codecs
-import collections
 import os
 import pickle
 from dataclasses import dataclass, field
@@ -14,6 +12,8 @@ import numpy as np
 import paddle
 
 from segkit.engine import safetensors
+from segkit.engine.torch_weights import is_torch, load_torch
+from segkit.engine.unpickle import Refused, Unpickler
 from segkit.errors import InputError, list_problems
 from segkit.io import write_bytes_atomic
 
@@ -23,42 +23,6 @@ _NAMES_KEY = "StructuredToParameterName@@"  # paddle.save adds it: state_dict ke
 _SLICES_KEY = "UnpackBigParamInfor@@"  # and this to protocol 2 files with arrays beyond 1 GB, which it cuts up
 _ANOTHER_WIDTH = 0.5  # share of arrays of another shape from which on it is not only another head
 _WRAPPERS = ("state_dict", "model", "params")
-
-
-def _latin1(text: str, encoding: str = "latin1") -> bytes:
-    """How Python 2's pickles write bytes; other codecs are refused."""
-    if encoding != "latin1":
-        raise pickle.UnpicklingError(f"codec {encoding}")
-    return codecs.encode(text, "latin1")
-
-
-# Taken from numpy objects, because the module that holds them has moved between numpy versions.
-_ARRAY = np.zeros(1).__reduce__()[0]
-_SCALAR = np.float32(0).__reduce__()[0]
-_BUFFER = np.zeros(1).__reduce_ex__(5)[0]
-_ALLOWED: dict[tuple[str, str], Any] = {
-    ("numpy", "ndarray"): np.ndarray,
-    ("numpy", "dtype"): np.dtype,
-    ("_codecs", "encode"): _latin1,
-    ("collections", "OrderedDict"): collections.OrderedDict,
-}
-for _core in ("numpy.core", "numpy._core"):
-    _ALLOWED[f"{_core}.multiarray", "_reconstruct"] = _ARRAY
-    _ALLOWED[f"{_core}.multiarray", "scalar"] = _SCALAR
-    _ALLOWED[f"{_core}.numeric", "_frombuffer"] = _BUFFER
-for _kind in (tuple, list, dict, set, frozenset, bytearray, complex, int, float, str, bool):
-    _ALLOWED["builtins", _kind.__name__] = _kind
-
-
-class _Refused(Exception):
-    """The file asks for a class that is neither an array nor a plain container."""
-
-
-class _Unpickler(pickle.Unpickler):
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in _ALLOWED:
-            raise _Refused(f"{module}.{name}")
-        return _ALLOWED[module, name]
 
 
 def weights_file(path: PathLike) -> Path:
@@ -84,15 +48,12 @@ def load_objects(path: PathLike) -> Any:
     path = Path(path)
     try:
         with path.open("rb") as file:
-            if file.read(4) == b"PK\x03\x04":
-                raise InputError(f"{path}: a zip archive, as PyTorch writes it. Give weights saved by paddle.save.")
-            file.seek(0)
-            content = _Unpickler(file, encoding="latin1").load()
+            content = Unpickler(file, encoding="latin1").load()
     except InputError:
         raise
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}). Check the path and its permissions.") from error
-    except _Refused as refused:
+    except Refused as refused:
         raise InputError(
             f"{path}: refused, because loading it would run code (got {refused}, expected arrays and plain "
             "containers). Save it again with paddle.save(model.state_dict(), ...)."
@@ -107,11 +68,12 @@ def load_objects(path: PathLike) -> Any:
 
 
 def load_state(path: PathLike) -> dict[str, np.ndarray]:
-    """Key -> array of a `.pdparams` or `.safetensors` file (or the folder it is in); bfloat16 comes as float32."""
+    """Key -> array of a `.pdparams` or `.safetensors` file (or the folder it is in), or of a state_dict that torch.save
+    wrote; bfloat16 comes as float32."""
     path = weights_file(path)
     if path.suffix == ".safetensors":
         return safetensors.read(path)
-    content = load_objects(path)
+    content = load_torch(path) if is_torch(path) else load_objects(path)
     state = _arrays(content)
     for key in _WRAPPERS:
         if not state and isinstance(content, dict):
@@ -185,8 +147,8 @@ def load_weights(model: paddle.nn.Layer, path: PathLike, strict: bool = False) -
     """Copy what fits by key and shape into the model, and say what did not.
 
     Keys go through the model's `key_map` where it has one: a dict of prefixes (file's -> model's) or a method
-    key -> key. Nothing fitting is an `InputError`, and so is another width (more than a head of another shape); with
-    `strict`, anything not fitting is. The model is unchanged then.
+    key -> key, None for what is left out. Nothing fitting is an `InputError`, and so is another width (more than a
+    head of another shape); with `strict`, anything not fitting is. The model is unchanged then.
     """
     file = weights_file(path)
     state = _renamed(load_state(file), getattr(model, "key_map", None))
@@ -204,7 +166,7 @@ def load_weights(model: paddle.nn.Layer, path: PathLike, strict: bool = False) -
     name = type(model).__name__
     if not report.matched:
         raise InputError(_another_model(report, name, state, own))
-    if len(report.shape_mismatch) > _ANOTHER_WIDTH * (len(report.matched) + len(report.shape_mismatch)):
+    if _is_another_width(report, own):
         title = (
             f"{file}: weights of a {name} of another width, nothing was loaded (got "
             f"{len(report.shape_mismatch)} arrays of another shape, expected a head's at most). Mend the model's "
@@ -220,6 +182,12 @@ def load_weights(model: paddle.nn.Layer, path: PathLike, strict: bool = False) -
     return report
 
 
+def _is_another_width(report: LoadReport, own: Mapping[str, Any]) -> bool:
+    """Told by matrices and kernels: BatchNorms may fit by chance, as many of ResNet50's do in ResNet18."""
+    wrong = sum(len(want) > 1 for _, _, want in report.shape_mismatch)
+    return wrong > _ANOTHER_WIDTH * (wrong + sum(own[key].ndim > 1 for key in report.matched))
+
+
 def _shape(array: Any) -> list[int]:
     """[] and [1] are the same thing to different versions of Paddle."""
     return list(array.shape) or [1]
@@ -229,7 +197,7 @@ def _renamed(state: dict[str, np.ndarray], rule: Any) -> dict[str, np.ndarray]:
     if rule is None:
         return state
     if callable(rule):
-        return {rule(key): value for key, value in state.items()}
+        return {new: value for key, value in state.items() if (new := rule(key)) is not None}
 
     def rename(key: str) -> str:
         return next((new + key[len(old) :] for old, new in rule.items() if key.startswith(old)), key)

@@ -8,12 +8,9 @@ from typing import Sequence
 import paddle.nn.functional as F
 from paddle import Tensor, nn
 
-from segkit.errors import InputError
 from segkit.models.layers import ConvBN, ConvBNReLU
+from segkit.models.residual import WIDTHS, residual_steps
 from segkit.registry import BACKBONES
-
-_DILATIONS = {8: (1, 1, 2, 4), 16: (1, 1, 1, 2), 32: (1, 1, 1, 1)}
-_WIDTHS = (64, 128, 256, 512)
 
 
 class _PooledConvBN(ConvBN):
@@ -81,23 +78,19 @@ class _ResNetVd(nn.Layer):
         pretrained: str | None = None,
     ):
         super().__init__()
-        _check(output_stride, multi_grid, self.depths[3])
+        steps = residual_steps(self.depths, self.block.expansion, output_stride, multi_grid)
         self.in_channels = in_channels
         self.pretrained = pretrained
-        self.feat_channels = [width * self.block.expansion for width in _WIDTHS]
+        self.feat_channels = [width * self.block.expansion for width in WIDTHS]
         self.conv1_1 = ConvBNReLU(in_channels, 32, 3, stride=2, padding=1, bias=False)
         self.conv1_2 = ConvBNReLU(32, 32, 3, bias=False)
         self.conv1_3 = ConvBNReLU(32, 64, 3, bias=False)
         self.pool = nn.MaxPool2D(3, stride=2, padding=1)
         self.block_names: list[list[str]] = []
-        channels = 64
-        for stage, (depth, width, dilation) in enumerate(zip(self.depths, _WIDTHS, _DILATIONS[output_stride])):
-            self.block_names.append([f"bb_{stage}_{index}" for index in range(depth)])
-            for index, name in enumerate(self.block_names[stage]):
-                spread = dilation * multi_grid[index] if stage == 3 else dilation
-                stride = 2 if index == 0 and stage > 0 and spread == 1 else 1
-                self.add_sublayer(name, self.block(channels, width, stride, spread, project=index == 0))
-                channels = self.feat_channels[stage]
+        for stage, row in enumerate(steps):
+            self.block_names.append([f"bb_{stage}_{index}" for index in range(len(row))])
+            for index, (name, step) in enumerate(zip(self.block_names[stage], row)):
+                self.add_sublayer(name, self.block(*step, project=index == 0))
 
     def stem(self, x: Tensor) -> Tensor:
         """[N, in_channels, H, W] -> [N, 64, H/2, W/2]."""
@@ -115,19 +108,6 @@ class _ResNetVd(nn.Layer):
 
     def forward(self, x: Tensor) -> list[Tensor]:
         return self.stages(self.stem(x))
-
-
-def _check(output_stride: int, multi_grid: Sequence[int], last_depth: int) -> None:
-    if output_stride not in _DILATIONS:
-        raise InputError(
-            f"backbone.output_stride: no such layout (got {output_stride}, expected 8, 16 or 32). "
-            "8 keeps the most detail and is the slowest."
-        )
-    if len(multi_grid) < last_depth:
-        raise InputError(
-            f"backbone.multi_grid: a number for each of the last stage's blocks (got {list(multi_grid)}, expected "
-            f"{last_depth} or more). Leave it out for no grid."
-        )
 
 
 @BACKBONES.register
