@@ -12,7 +12,7 @@ import yaml
 
 from segkit import Config, io
 from segkit.deploy.spec import DeploySpec
-from segkit.engine import agreement, export, paddle2
+from segkit.engine import agreement, convert, export, paddle2
 from segkit.engine.segmenter import load, load_model
 from segkit.errors import InputError
 from segkit.options import ExportOptions
@@ -224,3 +224,42 @@ def test_weights_alone(tiny, tmp_path):
     assert to(tiny, tmp_path / "out", "--format", "safetensors") == 0
     assert sorted(os.listdir(tmp_path / "out")) == ["config.yml", "model.safetensors"]
     np.testing.assert_array_equal(load(tmp_path / "out").predict(photo(33, 50)), load(tiny).predict(photo(33, 50)))
+
+
+def test_formats_whose_packages_are_not_installed(tiny, tmp_path, capsys, monkeypatch):
+    here, missing = convert.importlib.util.find_spec, []
+    monkeypatch.setattr(convert.importlib.util, "find_spec", lambda name: None if name in missing else here(name))
+    for absent, flag, message in (
+        (("paddle2onnx",), "onnx", r"--format onnx: not installed: paddle2onnx\. .* pip install 'segkit\[onnx\]'\."),
+        (("openvino",), "openvino", r"--format openvino: not installed: openvino\. .* 'segkit\[openvino\]'\."),
+        (("onnxslim", "openvino"), "all", r"onnxslim, openvino\. .* 'segkit\[onnx\]' 'segkit\[openvino\]'\."),
+    ):
+        missing[:] = absent
+        assert to(tiny, tmp_path / "out", "--format", flag) == 2
+        assert re.search(message, capsys.readouterr().err)
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_model_that_onnx_cannot_say(tiny, tmp_path, monkeypatch):
+    class Done:
+        returncode, stdout, stderr = 1, "", "noise\nRuntimeError: (NotFound) no such operator\n"
+
+    monkeypatch.setattr(convert.subprocess, "run", lambda *args, **kwargs: Done)
+    with pytest.raises(
+        InputError, match=r"paddle2onnx \S+ cannot convert this model \(RuntimeError: \(NotFound\) no such"
+    ):
+        convert.to_onnx(tmp_path)
+
+
+def test_a_graph_that_openvino_cannot_read(tmp_path):
+    (tmp_path / "model.onnx").write_bytes(b"nonsense")
+    with pytest.raises(InputError, match=r"--format openvino: OpenVINO \S+ cannot convert this model"):
+        convert.to_openvino(tmp_path)
+
+
+@pytest.mark.parametrize("names", [[], ["Normalize", "Resize"]])
+def test_normalisation_that_cannot_be_folded(tiny, tmp_path, capsys, names):
+    nodes = [{"type": name, **({"target_size": [32, 32]} if name == "Resize" else {})} for name in names]
+    opts = ("--opts", f"val_dataset.transforms={json.dumps(nodes)}")
+    assert to(tiny, tmp_path / "out", "--fold_preprocess", *opts) == 2
+    assert "--fold_preprocess needs Normalize as the last of the transforms" in capsys.readouterr().err

@@ -47,13 +47,19 @@ def sample_photos(cfg: Config, shape: list[int]) -> list[Photo]:
     return [photo]
 
 
-def check_agreement(model: paddle.nn.Layer, spec: DeploySpec, photos: list[Photo], engine: str) -> dict[str, Any]:
-    """Run the model and its export in `engine` on `photos`. Returns `max_difference` of the scores (None with argmax)
-    and `agreement`, the share of pixels with the same class, of the worst photo; `RuntimeError` where they disagree."""
+def check_agreement(expected: list[np.ndarray], spec: DeploySpec, photos: list[Photo], engine: str) -> dict[str, Any]:
+    """Run the export in `engine` on `photos`. Returns `max_difference` from the trained model's scores `expected`
+    [classes, H, W] (None with argmax) and `agreement`, the share of pixels with the same class, of the worst photo;
+    `RuntimeError` where they disagree."""
     # Paddle's own kernels: those of the trained model, so that what differs is the graph.
     options = InferOptions(config=str(spec.folder), backend=engine, enable_mkldnn=False)
     exported = infer.segmenter(spec, open_backend(spec, options))
-    return worst([_check(model, spec, exported, photo, engine) for photo in photos])
+    return worst(_check(scores, spec, exported, photo, engine) for scores, photo in zip(expected, photos))
+
+
+def trained_scores(model: paddle.nn.Layer, photos: list[Photo]) -> list[np.ndarray]:
+    """What the trained model says of `photos`, with the kernels of an exported one: [classes, H, W] each."""
+    return [apply.scores(model, photo.x[None], apply.TestTime(onednn=False))[0] for photo in photos]
 
 
 def worst(found: Iterable[dict[str, Any]]) -> dict[str, Any]:
@@ -66,8 +72,7 @@ def worst(found: Iterable[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def _check(model: paddle.nn.Layer, spec: DeploySpec, exported: Segmenter, photo: Photo, engine: str) -> dict[str, Any]:
-    expected = apply.scores(model, photo.x[None], apply.TestTime(onednn=False))[0]
+def _check(expected: np.ndarray, spec: DeploySpec, exported: Segmenter, photo: Photo, engine: str) -> dict[str, Any]:
     trained = Segmenter(lambda x: x, [], [], None, spec.img_channels, None, spec.multilabel)
     x = photo.x if spec.input_dtype == "float32" else exported.prepare(photo.image).x
     got = exported.run(x[None])[0]

@@ -59,7 +59,7 @@ def to_openvino(folder: Path) -> None:
     import openvino
 
     try:
-        model = openvino.convert_model(str(folder / "model.onnx"))
+        model = openvino.Core().read_model(str(folder / "model.onnx"))  # convert_model would report to its makers
         openvino.save_model(model, str(folder / "model.xml"), compress_to_fp16=False)
     except RuntimeError as error:
         raise InputError(

@@ -18,7 +18,7 @@ from segkit.config import Config
 from segkit.deploy.backends import choice
 from segkit.deploy.spec import FILE, DeploySpec
 from segkit.engine import apply
-from segkit.engine.agreement import check_agreement, sample_photos, worst
+from segkit.engine.agreement import check_agreement, sample_photos, trained_scores, worst
 from segkit.engine.convert import require_converters, to_onnx, to_openvino
 from segkit.engine.graph import Exported, Normalization, save_graph
 from segkit.engine.paddle2 import save_paddle2
@@ -90,11 +90,12 @@ def export(cfg: Config, model: paddle.nn.Layer, options: Optional[ExportOptions]
     formats = _FORMATS[options.format]
     with apply.evaluation_mode(model), _folder(Path(options.save_dir)) as folder:
         _write(cfg, model, options, folder, formats)
+        expected = trained_scores(model, photos)
         spec = _spec(cfg, options, folder, shape)
         spec.path.write_text(spec.text(), encoding="utf-8")
         cfg.save(folder / "config.yml")
         spec = DeploySpec.load(folder)
-        agreement = worst(check_agreement(model, spec, photos, _ENGINES[name]) for name in formats)
+        agreement = worst(check_agreement(expected, spec, photos, _ENGINES[name]) for name in formats)
     files = [name for kind in formats for name in _FILES[kind]]
     logger.info("exported to %s: %s", options.save_dir, ", ".join([*files, FILE]))
     return {"save_dir": options.save_dir, "files": files, **agreement}

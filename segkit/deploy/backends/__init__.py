@@ -46,7 +46,7 @@ def _able(spec: DeploySpec, options: InferOptions) -> list[type[Backend]]:
     able = [kind for kind, reason in reasons.items() if reason is None]
     if not able:
         title = f"{spec.path}: no inference engine here can run this model as asked:"
-        raise InputError(list_problems(title, [f"{reason}." for reason in reasons.values()]))
+        raise InputError(list_problems(title, [f"{kind.name}: {reason}." for kind, reason in reasons.items()]))
     return able
 
 

@@ -45,7 +45,10 @@ class Backend(ABC):
     @classmethod
     def installed(cls) -> bool:
         """Whether the engine's package is there."""
-        return importlib.util.find_spec(cls.package) is not None
+        try:
+            return importlib.util.find_spec(cls.package) is not None
+        except (ImportError, ValueError):  # it is being kept out
+            return False
 
     @abstractmethod
     def _infer(self, batch: np.ndarray) -> np.ndarray:

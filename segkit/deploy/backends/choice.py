@@ -25,8 +25,7 @@ from segkit.options import InferOptions
 FILE = "engine_choice.json"
 # Shares of equal pixels below which an engine is not taken; the lower one for bf16, fp16 and int8 by the user's wish.
 MIN_AGREEMENT, MIN_AGREEMENT_LOW = 0.999, 0.99
-_SECONDS = 0.8
-_RUNS = (3, 30)
+_TURNS, _TURN_SECONDS = 3, 0.2
 _MADE_UP_SIZE = 512
 _FAILURES = (InputError, RuntimeError, ValueError, OSError, NotImplementedError)
 _FLAGS = ("device", "precision", "cpu_threads", "hint", "use_trt", "use_int8", "enable_mkldnn")
@@ -58,6 +57,8 @@ def choose(kinds: list[type[Backend]], spec: DeploySpec, options: InferOptions, 
         for kind in kinds
         if len(wanted) == 1 or kind.obstacle(spec, dataclasses.replace(options, precision=precision)) is None
     ]
+    if len(wanted) > 1 and all(precision == "fp32" for _, precision in candidates):
+        logger.info("--precision auto: no engine here computes in %s: float32", wanted[1])
     if len(candidates) == 1:
         kind, precision = candidates[0]
         return kind(spec, dataclasses.replace(options, precision=precision), tune_on)
@@ -112,33 +113,29 @@ def _precisions(options: InferOptions) -> list[str]:
 def _compare(
     candidates: list[Candidate], spec: DeploySpec, options: InferOptions, batch: np.ndarray, tune_on: Inputs
 ) -> tuple[Trial, list[Trial], Backend]:
-    """Try every candidate; only the best so far stays open. An engine that fails or disagrees is left out, and said."""
+    """Try every candidate. An engine that fails or disagrees is left out, and said."""
     expected = None if candidates[0][1] == "fp32" else _reference(candidates, spec, options, batch)
-    trials: list[Trial] = []
-    best: Optional[Trial] = None
-    opened: Optional[Backend] = None
+    rows: list[tuple[Trial, Backend]] = []
     for kind, precision in candidates:
         try:
             backend = kind(spec, dataclasses.replace(options, precision=precision), tune_on)
-            output, milliseconds = _timed(backend, batch, best.milliseconds if best else None)
+            output = backend.run(batch)
         except _FAILURES as error:
             logger.warning("engine %s %s is left out: %s", kind.name, precision, last_line(error))
             continue
         expected = output if expected is None else expected
-        trial = Trial(kind.name, precision, milliseconds, agreement(expected, output, spec.multilabel))
-        trials.append(trial)
-        if trial.agreement < _least(options, precision):
-            logger.warning(
-                "engine %s %s is left out: only %.3f %% of the trial's pixels agree with the others'.",
-                kind.name,
-                precision,
-                100 * trial.agreement,
-            )
-        elif best is None or trial.milliseconds < best.milliseconds:
-            best, opened = trial, backend
-    if best is None or opened is None:
+        share = agreement(expected, output, spec.multilabel)
+        if share < _least(options, precision):
+            said = "engine %s %s is left out: only %.3f %% of the trial's pixels agree with the others'."
+            logger.warning(said, kind.name, precision, 100 * share)
+            continue
+        rows.append((Trial(kind.name, precision, 0.0, share), backend))
+    if not rows:
         raise InputError(f"{spec.path}: no inference engine can run this model (see above). Export it again.")
-    return best, trials, opened
+    for (trial, _), milliseconds in zip(rows, _race([backend for _, backend in rows], batch)):
+        trial.milliseconds = milliseconds
+    best, opened = min(rows, key=lambda row: row[0].milliseconds)
+    return best, [trial for trial, _ in rows], opened
 
 
 def _least(options: InferOptions, precision: str) -> float:
@@ -159,18 +156,27 @@ def _reference(
     return None
 
 
-def _timed(backend: Backend, batch: np.ndarray, to_beat: Optional[float]) -> tuple[np.ndarray, float]:
-    """(output, median milliseconds). What is twice as slow as `to_beat` is not timed for long."""
-    output = backend.run(batch)
-    times: list[float] = []
-    begin = time.perf_counter()
-    while len(times) < _RUNS[0] or (time.perf_counter() - begin < _SECONDS and len(times) < _RUNS[1]):
+def _race(backends: list[Backend], batch: np.ndarray) -> list[float]:
+    """Milliseconds of a batch in each: of its turns the median, of the runs in a turn the fastest. They take turns, so
+    that what else the machine does falls on all; who is twice as slow as the best gets no further turn."""
+    times: list[list[float]] = [[] for _ in backends]
+    racing = list(range(len(backends)))
+    for _ in range(_TURNS):
+        for index in racing:
+            times[index].append(_turn(backends[index], batch))
+        best = min(map(statistics.median, times))
+        racing = [index for index in racing if statistics.median(times[index]) <= 2 * best]
+    return [statistics.median(found) for found in times]
+
+
+def _turn(backend: Backend, batch: np.ndarray) -> float:
+    fastest, begin, now = float("inf"), time.perf_counter(), 0.0
+    while now - begin < _TURN_SECONDS:
         start = time.perf_counter()
         backend.run(batch)
-        times.append(1000 * (time.perf_counter() - start))
-        if to_beat is not None and times[-1] > 2 * to_beat and len(times) > 1:
-            break
-    return output, statistics.median(times)
+        now = time.perf_counter()
+        fastest = min(fastest, 1000 * (now - start))
+    return fastest
 
 
 def _key(candidates: list[Candidate], spec: DeploySpec, options: InferOptions, batch: np.ndarray) -> str:

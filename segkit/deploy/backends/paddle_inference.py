@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any, Optional
 
 import numpy as np
 
 from segkit import runtime
-from segkit.deploy.backends.base import Backend, cannot_load, low_precision_obstacle
+from segkit.deploy.backends.base import Backend, cannot_load, last_line, low_precision_obstacle
 from segkit.deploy.spec import DeploySpec
 from segkit.errors import InputError
 from segkit.log import logger
@@ -33,7 +34,11 @@ class PaddleBackend(Backend):
         super().__init__(spec, "int8" if options.use_int8 else options.precision)
         if options.use_trt and options.enable_auto_tune and tune_on:
             _collect_shapes(inference, spec, options, tune_on)
-        self._predictor = _create(inference, _config(inference, spec, options), spec)
+        self._inference, self._options, self._ran = inference, options, False
+        self._open()
+
+    def _open(self) -> None:
+        self._predictor = _create(self._inference, _config(self._inference, self.spec, self._options), self.spec)
         self._input = self._predictor.get_input_handle(self._predictor.get_input_names()[0])
         self._output = self._predictor.get_output_handle(self._predictor.get_output_names()[0])
 
@@ -56,6 +61,20 @@ class PaddleBackend(Backend):
         return low_precision_obstacle(spec, options)
 
     def _infer(self, batch: np.ndarray) -> np.ndarray:
+        try:
+            output = self._once(batch)
+        except (RuntimeError, ValueError, NotImplementedError) as error:
+            by_default = self._options.device == "cpu" and self._options.enable_mkldnn is None
+            if self._ran or not by_default or self.precision != "fp32":
+                raise
+            logger.warning("oneDNN's kernels fail on this model (%s): Paddle's own are used.", last_line(error))
+            self._options = dataclasses.replace(self._options, enable_mkldnn=False)
+            self._open()
+            output = self._once(batch)
+        self._ran = True
+        return output
+
+    def _once(self, batch: np.ndarray) -> np.ndarray:
         self._input.copy_from_cpu(batch)
         self._predictor.run()
         return self._output.copy_to_cpu()

@@ -1,0 +1,352 @@
+"""Inference engines: the same masks from each, the choice among them, and what each of them cannot do."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import ClassVar
+
+import numpy as np
+import pytest
+import yaml
+
+from segkit import io
+from segkit.deploy.backends import choice, onnx_runtime, open_backend, openvino_runtime, paddle_inference
+from segkit.deploy.backends.base import Backend
+from segkit.deploy.infer import infer, segmenter
+from segkit.deploy.spec import DeploySpec
+from segkit.engine.segmenter import load
+from segkit.errors import InputError
+from segkit.log import logger
+from segkit.options import InferOptions
+from tests.tiny_model import PLAIN, make_all, photo, run
+
+ENGINES = ("paddle", "openvino", "onnxruntime")
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    """A best_model folder; beside it exports in all formats: `all`, and `folded`: photos in, class numbers out."""
+    folder = make_all(tmp_path_factory.mktemp("tiny"))
+    flags = ("export", "--model_path", folder, "--format", "all", "--save_dir")
+    assert run(*flags, folder.parent / "all") == 0
+    plain = ("--opts", f"val_dataset.transforms={json.dumps(PLAIN)}")
+    assert run(*flags, folder.parent / "folded", "--fold_preprocess", "--output_op", "argmax", *plain) == 0
+    return folder
+
+
+@pytest.fixture
+def spec(tiny):
+    return DeploySpec.load(tiny.parent / "all")
+
+
+@pytest.fixture
+def said():
+    """The log's lines."""
+    lines: list[str] = []
+    handler = logging.Handler()
+    handler.emit = lambda record: lines.append(record.getMessage())
+    logger.addHandler(handler)
+    yield lines
+    logger.removeHandler(handler)
+
+
+def engine(spec, name="auto", **options):
+    return segmenter(spec, open_backend(spec, InferOptions(backend=name, **options)))
+
+
+def test_what_all_formats_write(tiny):
+    folder = tiny.parent / "all"
+    files = ["config.yml", "deploy.yaml", "model.bin", "model.json", "model.onnx", "model.pdiparams", "model.xml"]
+    assert sorted(os.listdir(folder)) == files
+    node = yaml.safe_load((folder / "deploy.yaml").read_text())["Deploy"]
+    assert (node["model"], node["onnx"], node["openvino"]) == ("model.json", "model.onnx", "model.xml")
+    assert (node["input_dtype"], node["input_layout"], node["precision"]) == ("float32", "NCHW", "fp32")
+    folded = yaml.safe_load((tiny.parent / "folded" / "deploy.yaml").read_text())["Deploy"]
+    assert (folded["input_dtype"], folded["input_layout"]) == ("uint8", "NHWC")
+    assert folded["transforms"] == [] and folded["input_shape"] == [-1, 3, -1, -1]
+    assert (folded["output_op"], folded["output_dtype"]) == ("argmax", "uint8")
+
+
+@pytest.mark.parametrize("name", ENGINES)
+def test_masks_are_those_of_predict(tiny, spec, name):
+    trained, exported = load(tiny), engine(spec, name)
+    for size in ((120, 160), (33, 200)):
+        expected, found = trained.predict(photo(*size)), exported.predict(photo(*size))
+        assert len(np.unique(expected)) > 1
+        assert (found == expected).mean() >= 0.999
+    np.testing.assert_allclose(exported.predict_proba(photo(50, 60)), trained.predict_proba(photo(50, 60)), atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ENGINES)
+def test_normalisation_and_argmax_in_the_graph(tiny, name):
+    """The graph takes the photo as it is, of any size, and gives the trained model's class numbers in bytes."""
+    from segkit import Config
+    from segkit.engine.segmenter import from_model, load_model
+
+    cfg = Config.from_model_path(tiny).update({"val_dataset.transforms": PLAIN})
+    trained, exported = from_model(cfg, load_model(cfg, tiny)), engine(DeploySpec.load(tiny.parent / "folded"), name)
+    prepared = exported.prepare(photo(40, 56))
+    assert prepared.x.dtype == np.uint8 and prepared.x.shape == (40, 56, 3)
+    found = exported.run(prepared.x[None])
+    assert found.dtype == np.uint8 and found.shape == (1, 40, 56)
+    for size in ((40, 56), (97, 131)):
+        assert (exported.predict(photo(*size)) == trained.predict(photo(*size))).mean() >= 0.999
+    with pytest.raises(InputError, match=r"takes photos of type uint8 \(got float32\)"):
+        exported.predict(300.0 * photo(40, 56).astype(np.float32))
+
+
+@pytest.mark.parametrize("name, hint", [(name, "latency") for name in ENGINES] + [("openvino", "throughput")])
+def test_many_threads_at_once(spec, name, hint):
+    backend = open_backend(spec, InferOptions(backend=name, hint=hint))
+    inputs = [np.random.default_rng(seed).standard_normal((1, 3, 48, 64), np.float32) for seed in range(12)]
+    expected = [backend.run(x) for x in inputs]
+    with ThreadPoolExecutor(6) as pool:
+        for one, other in zip(expected, pool.map(backend.run, inputs)):
+            np.testing.assert_allclose(one, other, atol=1e-5)
+
+
+def test_the_hint_and_the_precision_reach_openvino(spec):
+    backend = open_backend(spec, InferOptions(backend="openvino", hint="throughput", cpu_threads=2))
+    compiled = backend._requests.get().get_compiled_model()
+    assert compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name() == "f32"
+    assert str(compiled.get_property("PERFORMANCE_HINT")).endswith("THROUGHPUT")
+    assert backend.parallel == compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS") > 1
+
+
+def test_providers_of_onnx_runtime():
+    find = onnx_runtime._providers
+    assert find(InferOptions()) == ["CPUExecutionProvider"]
+    assert find(InferOptions(device="gpu")) == ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    name, settings = find(InferOptions(device="gpu", use_trt=True, precision="fp16", min_subgraph_size=7))[0]
+    assert name == "TensorrtExecutionProvider" and settings["trt_min_subgraph_size"] == 7
+    assert settings["trt_fp16_enable"] and not settings["trt_int8_enable"]
+
+
+def test_auto_chooses_remembers_and_says_so(tiny, tmp_path, said):
+    folder = tiny.parent / "all"
+    (folder / choice.FILE).unlink(missing_ok=True)
+    io.write_png(tmp_path / "a.png", photo(50, 60))
+    options = InferOptions(config=str(folder), image_path=str(tmp_path / "a.png"), save_dir=str(tmp_path / "out"))
+    infer(options)
+    line = next(line for line in said if line.startswith("engine: "))
+    times = {name: float(ms) for name, ms in re.findall(r"(\w+) fp32 ([\d.e+]+) ms and 100.000 % equal", line)}
+    assert set(times) == set(ENGINES)
+    assert line.startswith(f"engine: {min(times, key=times.get)} fp32, the fastest on [1, 3, 48, 64]")
+    assert len(json.loads((folder / choice.FILE).read_text())) == 1
+    said.clear()
+    infer(options)
+    assert any("as remembered in" in line for line in said) and not any("fastest" in line for line in said)
+    assert (io.read_label(tmp_path / "out" / "a.png") == load(tiny).predict(photo(50, 60))).mean() >= 0.999
+
+
+@pytest.fixture(autouse=True)
+def short_turns(monkeypatch):
+    monkeypatch.setattr(choice, "_TURN_SECONDS", 0.02)
+
+
+class Fake(Backend):
+    """An engine of a given speed that says class 0 up to a share of the columns, and class 1 beyond."""
+
+    package = "numpy"
+    install = "pip install numpy"
+    seconds, share, low_error, broken = 0.0, 0.5, 0, False
+    can: ClassVar[tuple[str, ...]] = ("fp32",)
+
+    def __init__(self, spec, options, tune_on=None):
+        super().__init__(spec, options.precision)
+        if self.broken:
+            raise RuntimeError("no such kernel")
+
+    @classmethod
+    def file(cls, spec):
+        return spec.model
+
+    @classmethod
+    def obstacle(cls, spec, options):
+        return None if options.precision in (*cls.can, "auto") else f"no {options.precision}"
+
+    def _infer(self, batch):
+        low = self.precision != "fp32"
+        time.sleep(self.seconds / (4 if low else 1))
+        classes = np.zeros((len(batch), 100, 1000), np.uint8)
+        classes[:, :, int(1000 * self.share) + (self.low_error if low else 0) :] = 1
+        return classes
+
+
+def fake(name, **values):
+    return type(name, (Fake,), {"name": name, **values})
+
+
+@pytest.fixture
+def model(tmp_path):
+    (tmp_path / "model.json").write_text("{}")
+    return DeploySpec(folder=tmp_path, transforms=[], model="model.json", params="model.json")
+
+
+SLOW, FAST = fake("slow", seconds=0.04), fake("fast", seconds=0.01)
+
+
+def test_the_fastest_that_agrees(model, said):
+    wrong = fake("wrong", seconds=0.001, share=0.502)
+    broken = fake("broken", broken=True)
+    assert choice.choose([SLOW, wrong, broken, FAST], model, InferOptions()).name == "fast"
+    assert "engine wrong fp32 is left out: only 99.800 % of the trial's pixels agree with the others'." in said
+    assert "engine broken fp32 is left out: no such kernel" in said
+    near = fake("near", seconds=0.001, share=0.501)
+    assert choice.choose([SLOW, near, FAST], model, InferOptions()).name == "near"
+
+
+def test_the_choice_is_made_anew_when_something_changes(model, said):
+    def tried(**options):
+        said.clear()
+        choice.choose([SLOW, FAST], model, InferOptions(**options), options.pop("tune_on", None))
+        return any("fastest" in line for line in said)
+
+    assert tried() and not tried()
+    assert tried(cpu_threads=3) and not tried(cpu_threads=3)
+    (model.folder / "model.json").write_text("{ }")
+    assert tried() and not tried()
+    (model.folder / choice.FILE).write_text("no JSON")
+    assert tried() and not tried()
+
+
+def test_a_folder_that_cannot_be_written(model, monkeypatch):
+    def refuse(*args):
+        raise InputError("cannot be written")
+
+    monkeypatch.setattr(choice, "write_bytes_atomic", refuse)
+    assert choice.choose([SLOW, FAST], model, InferOptions()).name == "fast"
+
+
+@pytest.mark.parametrize("error, expected", [(0, "bf16"), (1, "bf16"), (2, "fp32")])
+def test_auto_precision_takes_bf16_where_it_agrees(model, error, expected):
+    able = fake("able", seconds=0.02, can=("fp32", "bf16"), low_error=error)
+    found = choice.choose([SLOW, able], model, InferOptions(precision="auto"))
+    assert (found.name, found.precision) == ("able", expected)
+    asked = choice.choose([able], model, InferOptions(precision="bf16"))
+    assert asked.precision == "bf16"
+
+
+def test_auto_precision_without_bf16(model, said):
+    assert choice.choose([SLOW], model, InferOptions(precision="auto")).precision == "fp32"
+    assert "--precision auto: no engine here computes in bf16: float32" in said
+
+
+def test_no_engine_works(model):
+    broken = [fake("a", broken=True), fake("b", broken=True)]
+    with pytest.raises(InputError, match="no inference engine can run this model"):
+        choice.choose(broken, model, InferOptions())
+    with pytest.raises(InputError, match="no inference engine can run this model"):
+        choice.choose(broken, model, InferOptions(precision="bf16"))
+
+
+def test_onednn_that_fails_gives_way_to_paddles_own(spec, said, monkeypatch):
+    backend = open_backend(spec, InferOptions(backend="paddle"))
+    original, calls = backend._once, []
+
+    def fail_once(batch):
+        calls.append(batch)
+        if len(calls) == 1:
+            raise RuntimeError("not support")
+        return original(batch)
+
+    monkeypatch.setattr(backend, "_once", fail_once)
+    assert backend.run(np.zeros((1, 3, 48, 64), np.float32)).shape == (1, 3, 48, 64)
+    assert "oneDNN's kernels fail on this model (not support): Paddle's own are used." in said
+
+
+@pytest.mark.parametrize("kind", [openvino_runtime.OpenVinoBackend, onnx_runtime.OnnxBackend])
+def test_an_engine_that_is_not_installed(spec, kind, monkeypatch):
+    monkeypatch.setattr(kind, "installed", classmethod(lambda cls: False))
+    with pytest.raises(
+        InputError, match=rf"--backend {kind.name}: the package is not installed. pip install 'segkit\["
+    ):
+        open_backend(spec, InferOptions(backend=kind.name))
+
+
+def test_what_an_engine_cannot_do(spec, monkeypatch):
+    monkeypatch.setattr(paddle_inference.runtime, "cpu_facts", dict)
+    for name, options, message in (
+        ("paddle", {"precision": "bf16"}, "this CPU has no bf16 instructions"),
+        ("onnxruntime", {"precision": "bf16"}, "ONNX Runtime has none on the CPU"),
+        ("onnxruntime", {"device": "gpu"}, "has no CUDAExecutionProvider"),
+        ("onnxruntime", {"device": "gpu", "use_trt": True}, "has no TensorrtExecutionProvider"),
+        ("openvino", {"device": "gpu", "use_trt": True}, "OpenVINO has no TensorRT"),
+        ("openvino", {"precision": "int8"}, "holds a float32 model. Quantize it first"),
+    ):
+        with pytest.raises(InputError, match=message):
+            open_backend(spec, InferOptions(backend=name, **options))
+    with pytest.raises(InputError, match=r"no inference engine here.*\n  paddle: .*\n  openvino: .*\n  onnxruntime: "):
+        open_backend(spec, InferOptions(precision="int8"))
+
+
+def test_openvino_without_the_device_or_the_instructions(spec, monkeypatch):
+    import openvino
+
+    class Core:
+        available_devices: ClassVar[list[str]] = ["CPU"]
+
+        def get_property(self, device, name):
+            return ["FP32"]
+
+    monkeypatch.setattr(openvino, "Core", Core)
+    with pytest.raises(InputError, match=r"--device gpu: OpenVINO finds none here \(it has CPU\)"):
+        open_backend(spec, InferOptions(backend="openvino", device="gpu"))
+    with pytest.raises(InputError, match="--precision bf16: this CPU has no such instructions"):
+        open_backend(spec, InferOptions(backend="openvino", precision="bf16"))
+
+
+@pytest.mark.parametrize("file, name", [("model.onnx", "onnxruntime"), ("model.xml", "openvino")])
+def test_a_damaged_model(tiny, tmp_path, file, name):
+    import shutil
+
+    folder = shutil.copytree(tiny.parent / "all", tmp_path / "all")
+    (folder / file).write_text("nonsense")
+    with pytest.raises(InputError, match=rf"{file}: .* cannot load this model"):
+        open_backend(DeploySpec.load(folder), InferOptions(backend=name))
+
+
+def test_files_that_deploy_yaml_names(tiny, tmp_path):
+    import shutil
+
+    folder = shutil.copytree(tiny.parent / "all", tmp_path / "all")
+    (folder / "model.bin").unlink()
+    with pytest.raises(InputError, match=r"Deploy.openvino with its weights names model.bin, which is not in"):
+        DeploySpec.load(folder)
+
+
+BLOCKER = """
+import sys
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {"paddle", "PIL", "tqdm", "prettytable", "visualdl"}:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+sys.meta_path.insert(0, Refuse())
+"""
+
+
+def test_a_machine_without_paddle(tiny, root, tmp_path):
+    """numpy, OpenCV, pyyaml and one engine are enough; the other packages are refused in a process of its own."""
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "sitecustomize.py").write_text(BLOCKER)
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path / "site")}
+    refused = subprocess.run([sys.executable, "-c", "import paddle"], env=environment, capture_output=True, check=False)
+    assert refused.returncode == 1
+    io.write_png(tmp_path / "in" / "a.png", photo(90, 70))
+    command = [sys.executable, root / "deploy" / "python" / "infer.py", "--config", tiny.parent / "all" / "deploy.yaml"]
+    flags = ["--image_path", tmp_path / "in", "--save_dir", tmp_path / "out", "--added"]
+    done = subprocess.run([*command, *flags], env=environment, capture_output=True, text=True, timeout=100, check=False)
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"engine: (openvino|onnxruntime) fp32", done.stderr)
+    assert (io.read_label(tmp_path / "out" / "a.png") == load(tiny).predict(photo(90, 70))).mean() >= 0.999
+    paddle = subprocess.run(
+        [*command, *flags, "--backend", "paddle"], env=environment, capture_output=True, text=True, check=False
+    )
+    assert paddle.returncode == 2 and "--backend paddle: the package is not installed. pip install" in paddle.stderr
