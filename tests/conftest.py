@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+THREADS_GIVEN = "OMP_NUM_THREADS" in os.environ
 os.environ.setdefault("OMP_NUM_THREADS", "2")
 
 import pytest
@@ -15,6 +16,17 @@ SHARED = ROOT.parent / "shared"
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--slow", action="store_true", help="also run the tests that take minutes")
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """The whole suite runs in two processes of one thread each; files asked for by name run in this one."""
+    if config.args_source is not pytest.Config.ArgsSource.TESTPATHS or (os.cpu_count() or 1) < 2:
+        return 0
+    if not THREADS_GIVEN:
+        os.environ["OMP_NUM_THREADS"] = "1"
+    if config.option.dist == "no":
+        config.option.dist = "worksteal"
+    return 2
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
