@@ -207,7 +207,7 @@ def test_a_step_on_a_gpu_reads_nothing_back(changes: dict, tmp_path: Path, monke
     options = TrainOptions(save_dir=str(tmp_path), seed=1, use_ema=True)
     step = Step(cfg, options, TrainState(model, optimizer, WeightAverage(model)), "gpu:0")
     batch = {"image": paddle.randn([2, 3, 16, 16]), "label": paddle.randint(0, 2, [2, 16, 16]), "path": ["a", "b"]}
-    train_log = TrainLog(tmp_path, 2, 0, 1.0, 2)
+    train_log = TrainLog(tmp_path, 2, (0, 0), 1.0, 2)
     step([batch], 1, train_log)  # Paddle may read once, when it sets things up
     refuse_reading(monkeypatch)
     with pytest.raises(NoCopy):

@@ -274,13 +274,56 @@ def test_default_workers(monkeypatch):
     assert module.default_workers() == (min(2, os.cpu_count()) if sys.platform.startswith("linux") else 0)
 
 
-def test_a_killed_worker_is_reported():
+class Stuck(Photos):
+    """The fourth sample that is read is never there."""
+
+    def __init__(self, count: int, how: str):
+        super().__init__(count)
+        self.how = how
+        self.bad = int(EpochSampler(count, 2, seed=7).order(0)[3])
+        self.files = [(f"photos/{index}.png", None) for index in range(count)]
+
+    def get(self, index, rng):
+        if index == self.bad:
+            if self.how == "dies":
+                os.kill(os.getpid(), signal.SIGKILL)
+            time.sleep(30)
+        return super().get(index, rng)
+
+
+def test_a_killed_worker_is_reported_by_the_next_batch_and_nowhere_else():
     with train_loader(Photos(50), 2, num_workers=1) as batches:
         next(batches)
         os.kill(batches._iterator._workers[0].pid, signal.SIGKILL)
-        with pytest.raises(InputError, match=r"num_workers: a data-reading process died .*--num_workers 0"):
+        time.sleep(0.3)  # a training step
+        with pytest.raises(InputError, match=r"num_workers: a data-reading process died \(got: .*--num_workers 0"):
             for _ in range(100):
                 next(batches)
+
+
+def test_a_worker_that_dies_names_its_sample():
+    photos = Stuck(5, "dies")
+    message = (
+        rf"a data-reading process died while it read photos/{photos.bad}\.png .*lower --num_workers .*--num_workers 0"
+    )
+    with train_loader(photos, 2, 2, seed=7) as batches, pytest.raises(InputError, match=message):
+        for _ in range(20):
+            next(batches)
+
+
+@pytest.mark.parametrize("workers", [0, 1, 2])
+def test_a_reader_that_hangs_names_its_sample(workers, monkeypatch):
+    monkeypatch.setattr(module, "PATIENCE", 0.7)
+    begin = time.perf_counter()
+    pids: list = []
+    photos = Stuck(5, "hangs")
+    message = rf"^photos/{photos.bad}\.png: reading hangs \(no batch for 0\.7 s\)\. Look at that file and at the disk"
+    with train_loader(photos, 2, workers, seed=7) as batches, pytest.raises(InputError, match=message):
+        for _ in range(20):
+            next(batches)
+            pids = [worker.pid for worker in batches._iterator._workers] if workers else []
+    assert time.perf_counter() - begin < 10
+    assert not any(map(alive, pids))
 
 
 def alive(pid: int) -> bool:

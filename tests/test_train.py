@@ -239,8 +239,27 @@ class TestResumeMistakes:
         (tmp_path / "out" / "iter_2" / "trainer.json").rename(tmp_path / "kept.json")
         assert [p.name for p in checkpoint.iterations(tmp_path / "out")] == ["iter_1"]
         (tmp_path / "out" / "iter_1" / "trainer.json").write_text("{", encoding="utf-8")
+        assert checkpoint.find("auto", tmp_path / "out") is None
         with pytest.raises(InputError, match=r"trainer\.json: cannot be read .*Resume from another iter folder"):
-            train(cfg, options(tmp_path / "out", resume_model="auto"))
+            train(cfg, options(tmp_path / "out", resume_model=str(tmp_path / "out" / "iter_1")))
+
+    def test_a_file_that_is_shorter_or_changed_is_passed_over(self, config: Path, tmp_path: Path, lines) -> None:
+        cfg = Config(config).update({"iters": 3})
+        train(cfg, options(tmp_path / "out", save_interval=1))
+        out = tmp_path / "out"
+        weights = out / "iter_3" / "model.pdparams"
+        weights.write_bytes(weights.read_bytes()[:-1])
+        optimizer = out / "iter_2" / "model.pdopt"
+        content = bytearray(optimizer.read_bytes())
+        content[len(content) // 2] ^= 1
+        optimizer.write_bytes(content)
+        assert checkpoint.find("auto", out) == out / "iter_1"
+        assert f"{out / 'iter_3'}: torn, and passed over: a file is missing, or not as long as it was written" in lines
+        assert f"{out / 'iter_2'}: damaged, and passed over: model.pdopt changed on the disk" in lines
+        with pytest.raises(InputError, match=r"iter_3: torn: .*Copy it again, or resume from another"):
+            checkpoint.find(str(out / "iter_3"), out)
+        with pytest.raises(InputError, match=r"iter_2: damaged: model\.pdopt changed on the disk since it was written"):
+            checkpoint.find(str(out / "iter_2"), out)
 
 
 def test_a_new_run_moves_the_old_one_aside(config: Path, tmp_path: Path, lines) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
 import shutil
 import warnings
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -38,10 +40,14 @@ class Progress:
     position: list[int] = field(default_factory=lambda: [0, 0])
     seed: int = 42
     optimizer: str = ""
+    evaluated: int = 0
+    """the last iteration whose evaluation is done and written down"""
     best_score: float | None = None
     best_iteration: int = 0
     evaluations_without_gain: int = 0
     scaler: dict[str, Any] = field(default_factory=dict)
+    files: dict[str, list[int]] = field(default_factory=dict)
+    """name -> size and CRC-32 of what lies beside it in a checkpoint"""
 
 
 def publish(folder: Path, write: Callable[[Path], None]) -> None:
@@ -64,12 +70,34 @@ def publish(folder: Path, write: Callable[[Path], None]) -> None:
         shutil.rmtree(beside, ignore_errors=True)
         raise
     old = folder.with_name(f".{folder.name}.old")
-    shutil.rmtree(old, ignore_errors=True)
     if folder.exists():
+        shutil.rmtree(old, ignore_errors=True)
         folder.rename(old)
     beside.rename(folder)
     _sync(folder.parent)
     shutil.rmtree(old, ignore_errors=True)
+
+
+def _remove(folder: Path) -> None:
+    """A folder that is half gone must not look whole: it loses its name first."""
+    old = folder.with_name(f".{folder.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    with contextlib.suppress(OSError):
+        folder.rename(old)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def tidy(save_dir: Path) -> None:
+    """What a killed run left: half-written folders go, and a best model that was about to be replaced gets its name
+    back."""
+    if not is_main():
+        return
+    old = save_dir / ".best_model.old"
+    if old.is_dir() and not (save_dir / "best_model").exists():
+        old.rename(save_dir / "best_model")
+    for left in (*save_dir.glob(".iter_*.*"), *save_dir.glob(".best_model.*")):
+        if left.suffix in (".part", ".old"):
+            shutil.rmtree(left, ignore_errors=True)
 
 
 def _sync(path: Path) -> None:
@@ -113,12 +141,14 @@ class Checkpointer:
             save_state(_flat(state.optimizer.state_dict()), path / OPTIMIZER)
             if state.ema is not None:
                 save_state(state.ema.state_dict(), path / EMA)
-            (path / TRAINER).write_bytes(_encoded(progress))
             self.cfg.save(path / CONFIG)
+            arrays = [file for file in path.iterdir() if file.name != CONFIG]
+            progress.files = {file.name: [file.stat().st_size, _crc(file)] for file in arrays}
+            (path / TRAINER).write_bytes(_encoded(progress))
 
         publish(folder, write)
         for old in iterations(self.save_dir)[: -self.keep]:
-            shutil.rmtree(old, ignore_errors=True)
+            _remove(old)
         return folder
 
     def save_best(self, weights: dict[str, Any]) -> None:
@@ -149,16 +179,48 @@ def iterations(save_dir: Path) -> list[Path]:
 
 
 def is_whole(folder: Path) -> bool:
-    """Whether a folder holds what a run can go on from."""
-    return all((folder / name).is_file() for name in (WEIGHTS, OPTIMIZER, TRAINER))
+    """Whether a folder holds what a run can go on from: every file, at the size that it was written with."""
+    if not all((folder / name).is_file() for name in (WEIGHTS, OPTIMIZER, TRAINER)):
+        return False
+    try:
+        files = _read_progress(folder / TRAINER).files
+        return all((folder / name).stat().st_size == size for name, (size, _) in files.items())
+    except (InputError, OSError):
+        return False
+
+
+def damaged(folder: Path) -> list[str]:
+    """The files of a whole checkpoint whose bytes are not those that were written."""
+    files = _read_progress(folder / TRAINER).files
+    return [name for name, (_, crc) in files.items() if _crc(folder / name) != crc]
+
+
+def _crc(path: Path) -> int:
+    found = 0
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 20):
+            found = zlib.crc32(chunk, found)
+    return found
+
+
+def _newest(save_dir: Path) -> Path | None:
+    """The newest undamaged checkpoint of a run; the log names those that were passed over."""
+    for path in save_dir.glob("iter_*"):
+        if re.fullmatch(r"iter_\d+", path.name) and not is_whole(path):
+            logger.warning("%s: torn, and passed over: a file is missing, or not as long as it was written", path)
+    for path in reversed(iterations(save_dir)):
+        bad = damaged(path)
+        if not bad:
+            return path
+        logger.warning("%s: damaged, and passed over: %s changed on the disk", path, ", ".join(bad))
+    return None
 
 
 def find(resume_model: str, save_dir: Path) -> Path | None:
     """The iter folder that `--resume_model` means: a run folder's newest, an iter folder, or `auto` (None when
     save_dir holds none yet)."""
     if resume_model == "auto":
-        found = iterations(save_dir)
-        return found[-1] if found else None
+        return _newest(save_dir)
     path = Path(resume_model)
     if path.is_file():
         path = path.parent
@@ -167,11 +229,23 @@ def find(resume_model: str, save_dir: Path) -> Path | None:
             f"--resume_model {resume_model}: there is no such folder. Give a run folder, an iter_N folder or auto."
         )
     if is_whole(path):
+        bad = damaged(path)
+        if bad:
+            raise InputError(
+                f"--resume_model {resume_model}: damaged: {', '.join(bad)} changed on the disk since it was written. "
+                "Copy it again, or resume from another iter folder."
+            )
         return path
-    found = iterations(path)
+    found = _newest(path)
     if found:
-        return found[-1]
+        return found
     missing = [name for name in (WEIGHTS, OPTIMIZER, TRAINER) if not (path / name).is_file()]
+    if not missing:
+        _read_progress(path / TRAINER)
+        raise InputError(
+            f"--resume_model {resume_model}: torn: a file is missing or not as long as it was written. Copy it again, "
+            "or resume from another iter folder."
+        )
     raise InputError(
         f"--resume_model {resume_model}: this is no checkpoint to go on from: it has neither iter_N folders nor "
         f"{', '.join(missing)}. Give output/iter_N, the run's folder, or auto; "
@@ -179,19 +253,14 @@ def find(resume_model: str, save_dir: Path) -> Path | None:
     )
 
 
-def restore(folder: Path, state: TrainState, iters: int) -> Progress:
-    """Put a checkpoint back and return where it stood. Nothing left to train is an `InputError`."""
+def restore(folder: Path, state: TrainState) -> Progress:
+    """Put a checkpoint back and return where it stood."""
     progress = _read_progress(folder / TRAINER)
     kind = type(state.optimizer).__name__
     if progress.optimizer != kind:
         raise InputError(
             f"{folder}: was trained with {progress.optimizer}, the config says {kind}. Resume with the same optimizer, "
             "or start anew from the weights with model.pretrained."
-        )
-    if progress.iteration >= iters:
-        raise InputError(
-            f"{folder}: this run is finished: it stands at iteration {progress.iteration} of {iters}. "
-            "Raise --iters to train on."
         )
     load_weights(state.model, folder / WEIGHTS, strict=True)
     saved = load_objects(folder / OPTIMIZER)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import traceback
 from contextlib import nullcontext
-from typing import Any, List
+from typing import Any, Iterable, List
 
 import numpy as np
 
@@ -54,6 +55,9 @@ class Reader:
     def __init__(self, dataset: Any, seed: int):
         self.dataset = dataset
         self.seed = seed
+        self.worker = 0
+        self.reading: Any = [-1]
+        """the sample that each worker is at, -1 between two; its `worker`s share it"""
         # A `get` of the user's own may look at the pixels that the transforms gave it.
         self._late = getattr(type(dataset), "get", None) is Dataset.get
 
@@ -62,11 +66,20 @@ class Reader:
 
     def __getitem__(self, key: Position) -> Any:
         epoch, number = key
+        self.reading[self.worker] = number % len(self.dataset)
         try:
             with late.postponed() if self._late else nullcontext():
                 return self.dataset.get(number % len(self.dataset), np.random.default_rng([self.seed, epoch, number]))
         except Exception as error:
             return Failure(error)
+        finally:
+            self.reading[self.worker] = -1
+
+    def at(self, workers: Iterable[int]) -> str:
+        """The samples that these workers are at, as a message names them; empty where they are between two."""
+        found = sorted({self.reading[worker] for worker in workers if self.reading[worker] >= 0})
+        files = getattr(self.dataset, "files", None)
+        return ", ".join(os.fspath(files[index][0]) if files else f"sample {index}" for index in found)
 
 
 def to_chw(image: np.ndarray) -> np.ndarray:

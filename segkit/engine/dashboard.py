@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import struct
 import warnings
 from pathlib import Path
 from typing import Any
@@ -12,16 +13,20 @@ import numpy as np
 
 from segkit.dist import is_main
 from segkit.errors import InputError
-from segkit.io import overlay
+from segkit.io import overlay, write_bytes_atomic
 from segkit.log import warn_once
 
 _FILE = "vdlrecords.segkit.log"  # one name for all, so that a resumed run goes on in the same file
 
 
 class Dashboard:
-    """Writes VisualDL records into `folder`; does nothing when `folder` is None or on other ranks than the main one."""
+    """Writes VisualDL records into `folder`; does nothing when `folder` is None or on other ranks than the main one.
 
-    def __init__(self, folder: Path | None):
+    Records that are there already of iterations after `trained`, or of evaluations after `evaluated`, are dropped: a
+    resumed run writes them anew.
+    """
+
+    def __init__(self, folder: Path | None, trained: int = 0, evaluated: int = 0):
         self._writer: Any = None
         if folder is None or not is_main():
             return
@@ -29,6 +34,7 @@ class Dashboard:
             from visualdl import LogWriter
         except ImportError as error:
             raise InputError(f"--use_vdl needs VisualDL ({error}). Install it: pip install visualdl.") from None
+        _drop_after(folder / _FILE, trained, evaluated)
         with contextlib.redirect_stdout(io.StringIO()):  # it remarks on a file that a resumed run goes on in
             self._writer = LogWriter(logdir=str(folder), file_name=_FILE)
 
@@ -92,7 +98,34 @@ class Dashboard:
         except Exception as error:  # tracing is VisualDL's and Paddle's own business; the curves matter more
             warn_once(f"VisualDL could not draw the model's graph ({type(error).__name__}); the curves are written.")
 
+    def flush(self) -> None:
+        """Wait until everything is in the file; its thread writes later."""
+        if self._writer is not None:
+            self._writer.flush()
+
     def close(self) -> None:
         """Flush and close the records."""
         if self._writer is not None:
             self._writer.close()
+
+
+def _drop_after(path: Path, trained: int, evaluated: int) -> None:
+    """Leave out the records of later iterations, and a torn last one. A record is 8 bytes, its size (little-endian),
+    and a protocol buffer. Before the first checkpoint nothing is kept."""
+    from visualdl.proto.record_pb2 import Record
+
+    data = path.read_bytes() if path.is_file() else b""
+    kept, at = [], 0
+    while trained and at + 8 <= len(data):
+        end = at + 8 + struct.unpack_from("<Q", data, at)[0]
+        if end > len(data):
+            break
+        try:
+            values = Record.FromString(data[at + 8 : end]).values
+        except Exception:  # protobuf's own error, whose place depends on its version; what follows is no record either
+            break
+        if all(value.id <= (evaluated if value.tag.startswith("Evaluate/") else trained) for value in values):
+            kept.append(data[at:end])
+        at = end
+    if len(b"".join(kept)) != len(data):
+        write_bytes_atomic(path, b"".join(kept))

@@ -9,12 +9,14 @@ from __future__ import annotations
 import atexit
 import contextlib
 import ctypes
-import multiprocessing.util  # noqa: F401  (its exit hook must be registered before ours)
+import multiprocessing
+import multiprocessing.util  # its exit hook must be registered before ours
 import os
 import pickle
 import shutil
 import signal
 import sys
+import threading
 import time
 import weakref
 from dataclasses import dataclass
@@ -34,6 +36,8 @@ from segkit.log import warn_once
 
 PREFETCH = 2
 """Batches a worker holds ready."""
+PATIENCE = 600
+"""Seconds that a batch may take before its reader counts as hung."""
 NICENESS = 10
 """How far a worker steps back behind the training step, whose threads wait for each other."""
 _open: weakref.WeakSet = weakref.WeakSet()
@@ -164,6 +168,17 @@ def scaled(image: paddle.Tensor, table: paddle.Tensor) -> paddle.Tensor:
     return image.astype("float32") * ((high - low) / 255) + low
 
 
+class _Start:
+    """A new worker's first call: it learns its number among the reader's workers."""
+
+    def __init__(self, reader: Reader):
+        self.reader = reader
+
+    def __call__(self, worker: int) -> None:
+        self.reader.worker = worker
+        _start_worker(worker)
+
+
 class _Loader:
     """A DataLoader with a start, an end, and clear errors. Iterate once; `close` it (or use `with`)."""
 
@@ -177,6 +192,7 @@ class _Loader:
         self.workers = workers
         self._reader, self._batches, self._collate, self._place = reader, batches, collate_fn, place
         self._iterator: Any = None
+        self._hung = ""
 
     def _start(self) -> None:
         """Start the thread or the processes."""
@@ -184,8 +200,9 @@ class _Loader:
         if not self.workers:
             on_cpu = self._place is not None or paddle.get_device() == "cpu"
             whole = (lambda samples: normalised(self._collate(samples))) if on_cpu else self._collate
-            self._iterator = ReadAhead(self._reader.__getitem__, self._batches, whole, PREFETCH, self._place)
+            self._iterator = ReadAhead(self._reader.__getitem__, self._batches, whole, PREFETCH, PATIENCE, self._place)
             return
+        self._reader.reading = multiprocessing.RawArray("q", [-1] * self.workers)
         loader = DataLoader(
             self._reader,
             batch_sampler=self._batches,
@@ -193,25 +210,30 @@ class _Loader:
             use_shared_memory=_fits_shared_memory(self._reader, next(iter(self._batches)), self.workers),
             prefetch_factor=PREFETCH,
             persistent_workers=True,
-            worker_init_fn=_start_worker,
+            timeout=1,  # how often it looks whether they live
+            worker_init_fn=_Start(self._reader),
             collate_fn=self._collate,
             places=None if self._place is None else [self._place],
         )
         state = np.random.get_state()  # Paddle draws its workers' seed from the global generator
         self._iterator = iter(loader)
+        # Or its handler of SIGCHLD raises wherever the training step is when a worker dies.
+        paddle.base.core._erase_process_pids(id(self._iterator))
         np.random.set_state(state)
 
     def _next(self) -> dict:
         """The next collated batch; a failure inside it is raised here."""
         if self._iterator is None:
             self._start()
+        watch = threading.Timer(PATIENCE, self._end_hung)
+        if self.workers:
+            watch.start()
         try:
             batch = next(self._iterator)
-        except SystemError as error:
-            raise InputError(
-                f"num_workers: a data-reading process died (got: {str(error).strip().splitlines()[0]}). Most often the "
-                "machine was out of memory: lower --num_workers or --batch_size, or read with --num_workers 0."
-            ) from error
+        except (SystemError, TimeoutError) as error:
+            raise self._lost(error) from error
+        finally:
+            watch.cancel()
         if "failure" in batch:
             self.close()
             failure = batch["failure"]
@@ -219,6 +241,30 @@ class _Loader:
                 raise all_bad(self._reader.dataset, failure.error)
             failure.throw()
         return normalise(batch)
+
+    def _end_hung(self) -> None:
+        """Paddle waits without end for a process that hangs: end them all, and the waiting."""
+        self._hung = self._reader.at(range(self.workers)) or "an unknown sample"
+        for worker in self._iterator._workers:
+            worker.kill()
+        self._iterator._exit_thread_unexpectedly()
+
+    def _lost(self, error: Exception) -> InputError:
+        """What to say where no batch comes any more."""
+        if isinstance(error, TimeoutError):
+            self._hung = self._reader.at([0])
+        if self._hung:
+            return InputError(
+                f"{self._hung}: reading hangs (no batch for {PATIENCE} s). Look at that file and at the disk or "
+                "network that it is on."
+            )
+        dead = [number for number, worker in enumerate(self._iterator._workers) if not worker.is_alive()]
+        sample = self._reader.at(dead)
+        return InputError(
+            f"num_workers: a data-reading process died{f' while it read {sample}' if sample else ''} (got: "
+            f"{str(error).strip().splitlines()[0]}). Most often the machine was out of memory: lower --num_workers or "
+            "--batch_size, or read with --num_workers 0."
+        )
 
     def close(self) -> None:
         """End the workers. Safe to call twice."""

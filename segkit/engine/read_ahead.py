@@ -19,14 +19,19 @@ class ReadAhead:
     """Iterator of `collate([read(key) for key in keys])` for each `keys` of `batches`, made up to `depth` ahead.
 
     Arrays come out as tensors on `place` (None: the current device). Paddle's own single-process reader does the
-    same, but takes seconds to stop and can block in it.
+    same, but takes seconds to stop and can block in it. `TimeoutError` when a batch takes longer than `patience`
+    seconds.
     """
 
-    def __init__(self, read: Callable, batches: Iterable, collate: Callable, depth: int, place: Any = None):
+    def __init__(
+        self, read: Callable, batches: Iterable, collate: Callable, depth: int, patience: float, place: Any = None
+    ):
+        self._patience = patience
         self._read, self._batches, self._collate, self._place = read, batches, collate, place
         self._ready: queue.SimpleQueue = queue.SimpleQueue()
         self._room = threading.Semaphore(depth)
         self._stop = threading.Event()
+        self._hung = False
         self._thread = threading.Thread(target=self._run, name="read-ahead", daemon=True)
         self._thread.start()
 
@@ -45,7 +50,11 @@ class ReadAhead:
         return self
 
     def __next__(self) -> dict:
-        batch = self._ready.get()
+        try:
+            batch = self._ready.get(timeout=self._patience)
+        except queue.Empty:
+            self._hung = True
+            raise TimeoutError from None
         self._room.release()
         if batch is None:
             self._ready.put(None)
@@ -60,10 +69,11 @@ class ReadAhead:
         return tensor_of(value, self._place) if isinstance(value, np.ndarray) else value
 
     def close(self) -> None:
-        """End the thread, after the sample that it is reading."""
+        """End the thread, after the sample that it is reading; one that hangs in it is left behind."""
         self._stop.set()
         self._room.release()
-        self._thread.join()
+        if not self._hung:
+            self._thread.join()
 
 
 def tensor_of(array: np.ndarray, place: Any = None) -> paddle.Tensor:

@@ -51,7 +51,7 @@ class Run:
     validator: Validator | None
     dashboard: Dashboard
     progress: Progress
-    resumed: bool
+    resumed: Path | None
 
 
 def train(cfg: Config, options: TrainOptions | None = None) -> paddle.nn.Layer:
@@ -66,6 +66,8 @@ def train(cfg: Config, options: TrainOptions | None = None) -> paddle.nn.Layer:
         stop = stack.enter_context(StopRequest())
         log = open_log(run, stack)
         stack.enter_context(convolutions(not run.options.no_onednn, run.options.precision))
+        if unevaluated(run):  # it was stopped between a checkpoint and the end of its evaluation
+            evaluate(run, log, run.resumed)
         batches = open_batches(run, stack)
         for iteration in range(run.progress.iteration + 1, run.cfg.iters + 1):
             losses = run.step(next_batches(run, batches, log), iteration, log)
@@ -97,6 +99,7 @@ def prepare(cfg: Config, options: TrainOptions) -> Run:
         tune_malloc()
     save_dir = Path(options.save_dir)
     checkpoint.prepare_folder(save_dir)
+    checkpoint.tidy(save_dir)
     resume = checkpoint.find(options.resume_model, save_dir) if options.resume_model else None
     info = build.data_info(cfg)
     settings.check_best_metric(options.best_metric, info.class_names)
@@ -117,7 +120,7 @@ def prepare(cfg: Config, options: TrainOptions) -> Run:
     state = TrainState(model, optimizer, WeightAverage(model) if options.use_ema else None)
     progress = Progress(seed=options.seed, optimizer=type(optimizer).__name__)
     if resume is not None:
-        progress = checkpoint.restore(resume, state, cfg.iters)
+        progress = checkpoint.restore(resume, state)
         options = dataclasses.replace(options, seed=progress.seed)
         for _ in range(progress.iteration):
             scheduler.step()
@@ -132,8 +135,8 @@ def prepare(cfg: Config, options: TrainOptions) -> Run:
     if is_main():
         cfg.save(save_dir / "config.yml")
     checkpointer = Checkpointer(save_dir, cfg, options.save_interval, options.keep_checkpoint_max)
-    dashboard = Dashboard(save_dir if options.use_vdl else None)
-    return Run(cfg, options, dataset, state, step, checkpointer, validator, dashboard, progress, resume is not None)
+    dashboard = Dashboard(save_dir if options.use_vdl else None, progress.iteration, progress.evaluated)
+    return Run(cfg, options, dataset, state, step, checkpointer, validator, dashboard, progress, resume)
 
 
 class Step:
@@ -261,13 +264,13 @@ def open_log(run: Run, stack: ExitStack) -> TrainLog:
     """The log, closed with `stack`; says what is about to be trained."""
     per_epoch = max(len(run.dataset) * run.options.repeats / (run.cfg.batch_size * world_size()), 1e-9)
     log = TrainLog(
-        Path(run.options.save_dir), run.cfg.iters, run.progress.iteration,
+        Path(run.options.save_dir), run.cfg.iters, (run.progress.iteration, run.progress.evaluated),
         per_epoch / run.options.accumulate_steps, run.cfg.batch_size * run.options.accumulate_steps,
     )  # fmt: skip
     stack.callback(log.close)
     stack.callback(run.dashboard.close)
     say_start(run.cfg, run.options, run.dataset, run.state.model)
-    if not run.resumed:
+    if run.resumed is None:
         run.dashboard.settings({"batch_size": run.cfg.batch_size, "iters": run.cfg.iters, "seed": run.options.seed,
                                 "model": run.cfg.data["model"]["type"], "lr": run.step.lr})  # fmt: skip
     return log
@@ -304,39 +307,60 @@ def next_batches(run: Run, batches: TrainLoader, log: TrainLog) -> list[dict[str
 def save_and_evaluate(run: Run, log: TrainLog) -> bool:
     """Write the checkpoint, then evaluate and keep the best where asked. True when early stopping says enough."""
     begin = time.perf_counter()
-    enough = False
-    progress = run.progress
     folder = save(run)  # before the evaluation, which may fail or be cut short
-    if run.validator is not None:
-        with run.state.ema.applied_to(run.state.model) if run.state.ema is not None else nullcontext():
-            metrics = run.validator(run.state.model)
-            run.state.model.train()
-            score = settings.metric_value(metrics, run.options.best_metric)
-            if progress.best_score is None or score > progress.best_score:
-                progress.best_score, progress.best_iteration = score, progress.iteration
-                progress.evaluations_without_gain = 0
-                run.checkpointer.save_best(run.state.model.state_dict())
-            else:
-                progress.evaluations_without_gain += 1
-            run.validator.panels(run.dashboard, run.state.model, progress.iteration)
-            run.state.model.train()
-        log.write("eval", progress.iteration, run.validator.row(metrics))
-        run.dashboard.evaluate(progress.iteration, metrics)
-        logger.info(
-            "[EVAL] The best model so far (%s %.4f) is that of iteration %d.",
-            run.options.best_metric, progress.best_score, progress.best_iteration,
-        )  # fmt: skip
-        patience = run.options.early_stop_intervals
-        if patience is not None and progress.evaluations_without_gain >= patience:
-            logger.info("early stop: %d evaluations without a better %s", patience, run.options.best_metric)
-            enough = True
-        checkpoint.update(folder, progress)
+    enough = run.validator is not None and evaluate(run, log, folder)
     log.pause(time.perf_counter() - begin)
     return enough
 
 
+def unevaluated(run: Run) -> bool:
+    """Whether a resumed run's checkpoint still waits for its evaluation. A run with nothing left to do is an
+    `InputError`."""
+    here, iters = run.progress.iteration, run.cfg.iters
+    waits = run.resumed is not None and run.validator is not None and run.progress.evaluated < here
+    waits = waits and run.checkpointer.due(here)
+    if here >= iters and not waits:
+        raise InputError(
+            f"{run.resumed}: this run is finished: it stands at iteration {here} of {iters}. Raise --iters to train on."
+        )
+    return waits
+
+
+def evaluate(run: Run, log: TrainLog, folder: Path) -> bool:
+    """Evaluate, keep the best model, and write the outcome into the checkpoint `folder`. True when early stopping says
+    enough."""
+    progress, model = run.progress, run.state.model
+    with run.state.ema.applied_to(model) if run.state.ema is not None else nullcontext():
+        metrics = run.validator(model)
+        model.train()
+        score = settings.metric_value(metrics, run.options.best_metric)
+        if progress.best_score is None or score > progress.best_score:
+            progress.best_score, progress.best_iteration = score, progress.iteration
+            progress.evaluations_without_gain = 0
+            run.checkpointer.save_best(model.state_dict())
+        else:
+            progress.evaluations_without_gain += 1
+        run.validator.panels(run.dashboard, model, progress.iteration)
+        model.train()
+    log.write("eval", progress.iteration, run.validator.row(metrics))
+    run.dashboard.evaluate(progress.iteration, metrics)
+    run.dashboard.flush()
+    logger.info(
+        "[EVAL] The best model so far (%s %.4f) is that of iteration %d.",
+        run.options.best_metric, progress.best_score, progress.best_iteration,
+    )  # fmt: skip
+    progress.evaluated = progress.iteration
+    checkpoint.update(folder, progress)  # last, so that what is cut short here is done again
+    patience = run.options.early_stop_intervals
+    enough = patience is not None and progress.evaluations_without_gain >= patience
+    if enough:
+        logger.info("early stop: %d evaluations without a better %s", patience, run.options.best_metric)
+    return enough
+
+
 def save(run: Run) -> Path:
-    """Write the checkpoint of this iteration."""
+    """Write the checkpoint of this iteration, after everything that was said until it."""
+    run.dashboard.flush()
     if run.step.scaler is not None:
         run.progress.scaler = {key: np.asarray(value).tolist() for key, value in run.step.scaler.state_dict().items()}
     return run.checkpointer.save(run.state, run.progress)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import sys
@@ -10,16 +11,25 @@ from pathlib import Path
 from typing import Any
 
 from segkit.dist import is_main, world_size
+from segkit.io import write_bytes_atomic
 from segkit.log import log_to_file, logger, stop_file
 
 
 class TrainLog:
     """Times the iterations and reports the averages every `log_iters`.
 
-    `close` ends the bar and the files. On other ranks than the main one it only keeps time.
+    `start`: the last iteration that is trained already and the last that is evaluated; what metrics.jsonl says of later
+    ones is dropped. `close` ends the bar and the files. On other ranks than the main one it only keeps time.
     """
 
-    def __init__(self, save_dir: Path, iters: int, start: int, batches_per_epoch: float, samples_per_iteration: int):
+    def __init__(
+        self,
+        save_dir: Path,
+        iters: int,
+        start: tuple[int, int],
+        batches_per_epoch: float,
+        samples_per_iteration: int,
+    ):
         self.iters = iters
         self.batches_per_epoch = batches_per_epoch
         self.samples = samples_per_iteration * world_size()
@@ -27,12 +37,14 @@ class TrainLog:
         self._bar: Any = None
         self._handler: logging.Handler | None = None
         if is_main():
-            _drop_after(self.jsonl, start)
+            _drop_after(self.jsonl, *start)
             self._handler = log_to_file(save_dir / "train.log")
             if sys.stderr.isatty() and logger.handlers and logger.handlers[0].level <= logging.INFO:
                 from tqdm import tqdm
 
-                self._bar = tqdm(total=iters, initial=start, dynamic_ncols=True, unit="it", leave=False, smoothing=0.1)
+                self._bar = tqdm(
+                    total=iters, initial=start[0], dynamic_ncols=True, unit="it", leave=False, smoothing=0.1
+                )
         self._since = time.perf_counter()
         self._reader = 0.0
         self._count = 0
@@ -88,15 +100,14 @@ class TrainLog:
             stop_file(self._handler)
 
 
-def _drop_after(path: Path, start: int) -> None:
+def _drop_after(path: Path, trained: int, evaluated: int) -> None:
     """A resumed run writes its points anew: those after the checkpoint, and a torn last line, go."""
     if not path.exists():
         return
     kept = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            if json.loads(line)["iter"] <= start:
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        with contextlib.suppress(ValueError, KeyError, TypeError):
+            row = json.loads(line)
+            if row["iter"] <= (evaluated if row["kind"] == "eval" else trained):
                 kept.append(line + "\n")
-        except (ValueError, KeyError):
-            continue
-    path.write_text("".join(kept), encoding="utf-8")
+    write_bytes_atomic(path, "".join(kept).encode("utf-8"))

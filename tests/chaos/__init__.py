@@ -1,0 +1,1 @@
+"""Small trainings killed at random moments, resumed, and compared with one that was never stopped."""

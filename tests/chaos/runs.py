@@ -1,0 +1,223 @@
+"""Starting, killing and comparing runs. A run is a forked process, so that paddle is imported once for all of them."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import sys
+import time
+import traceback
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Callable, Optional
+
+import numpy as np
+
+from tests.tiny import make_data, tiny_config
+
+ITERS, INTERVAL = 60, 6
+CLOCK = ("batch_cost", "reader_cost", "ips")
+SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
+_POLYNOMIAL = {"type": "PolynomialDecay", "learning_rate": 0.05, "power": 0.9, "end_lr": 0, "warmup_iters": 5}
+_COSINE = {"type": "CosineAnnealingDecay", "learning_rate": 0.01, "T_max": ITERS}
+VARIANTS: dict[str, tuple[dict[str, Any], list[str]]] = {
+    "adam": ({"optimizer": {"type": "AdamW", "weight_decay": 0.01}, "lr_scheduler": _COSINE},
+             ["--num_workers", "1", "--accumulate_steps", "2", "--use_ema"]),
+    "momentum": ({"lr_scheduler": _POLYNOMIAL}, ["--num_workers", "0", "--use_ema"]),
+    "workers": ({"lr_scheduler": _POLYNOMIAL, "optimizer": {"type": "Adam"}}, ["--num_workers", "2"]),
+}  # fmt: skip
+"""Name -> changes to the config, flags."""
+
+
+def has_bf16() -> bool:
+    """Whether this CPU trains with `--precision bf16`; it does then in one of the variants."""
+    return "avx512_bf16" in Path("/proc/cpuinfo").read_text(encoding="ascii")
+
+
+@dataclass
+class Bench:
+    """A data set, a config for each variant, and the runs that were never stopped."""
+
+    folder: Path
+    whole: dict[str, float] = field(default_factory=dict)
+    """variant -> seconds that the whole run took"""
+
+    def __post_init__(self) -> None:
+        data = make_data(self.folder / "data", train=14, val=3)
+        for name, (changes, _) in VARIANTS.items():
+            tiny_config(data, self.folder / f"{name}.yml", iters=ITERS, model={"type": "ChaosNet"},
+                        loss={"types": [{"type": "CrossEntropyLoss"}], "coef": [1, 0.4]}, **changes)  # fmt: skip
+
+    def command(self, variant: str, out: Path, *more: str) -> list[str]:
+        """The flags of a run."""
+        low = ["--precision", "bf16"] if variant == "momentum" and has_bf16() else []
+        return ["train", *low, "--config", str(self.folder / f"{variant}.yml"), "--save_dir", str(out), "--device", "cpu",
+                "--do_eval", "--use_vdl", "--save_interval", str(INTERVAL), "--log_iters", "4",
+                "--keep_checkpoint_max", "2", *VARIANTS[variant][1], *more]  # fmt: skip
+
+    def reference(self, variant: str) -> Path:
+        """The run of this variant that nobody stops."""
+        out = self.folder / f"whole-{variant}"
+        if variant not in self.whole:
+            begin = time.perf_counter()
+            code = start(self.command(variant, out), out.with_suffix(".txt")).wait()
+            if code:
+                raise RuntimeError(f"{variant}: ended with {code}\n{out.with_suffix('.txt').read_text()}")
+            self.whole[variant] = time.perf_counter() - begin
+        return out
+
+
+class Forked:
+    """A process that was forked."""
+
+    def __init__(self, pid: int):
+        self.pid = pid
+        self.code: Optional[int] = None
+
+    def wait(self, seconds: float = 120) -> int:
+        """Its exit code, or minus the signal that ended it. `TimeoutError` (and its end) after so many seconds."""
+        end = time.monotonic() + seconds
+        while self.code is None:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            if pid:
+                self.code = os.waitstatus_to_exitcode(status)
+            elif time.monotonic() > end:
+                os.killpg(self.pid, signal.SIGKILL)
+                os.waitpid(self.pid, 0)
+                raise TimeoutError(f"still running after {seconds} s")
+            else:
+                time.sleep(0.005)
+        return self.code
+
+
+def start(argv: list[str], said: Path, before: Callable[[], None] = lambda: None) -> Forked:
+    """`segkit ARGV` in a forked process that leads a group of its own; what it prints goes into `said`. `before` is
+    called in it first."""
+    pid = os.fork()
+    if pid:
+        return Forked(pid)
+    code = 1
+    try:  # the child never returns from here
+        os.setsid()
+        handle = os.open(said, os.O_CREAT | os.O_WRONLY | os.O_APPEND)
+        os.dup2(handle, 1)
+        os.dup2(handle, 2)
+        sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", closefd=False)  # noqa: SIM115
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        before()
+        from segkit.cli.main import main
+
+        code = main(argv)
+    except SystemExit as end:
+        code = int(end.code or 0)
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        from segkit.engine.loader import _close_open
+
+        _close_open()
+        os._exit(code)
+
+
+@dataclass
+class Trial:
+    """A run that was killed at one random moment and resumed."""
+
+    variant: str
+    signal: str
+    after: float
+    """seconds"""
+    whole_group: bool
+    killed: bool = False
+    """False where it had ended before"""
+    stood: str = ""
+    """the checkpoint that it was resumed from"""
+    problems: list[str] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        how = f"{self.signal} to {'its group' if self.whole_group else 'it'} after {self.after:.2f} s"
+        return f"{self.variant:8} {how:38} {self.stood or 'no checkpoint yet':18} " + (
+            "; ".join(self.problems) or ("identical" if self.killed else "had ended before")
+        )
+
+
+def trial(bench: Bench, rng: np.random.Generator, number: int) -> Trial:
+    """Start a run, kill it at a random moment, resume it, and compare it with the one that was never stopped."""
+    import segkit.engine.train  # noqa: F401  (forked runs need not import it)
+    from segkit.engine import checkpoint
+    from tests.chaos import model  # noqa: F401  (registers the network)
+
+    variant = list(VARIANTS)[number % len(VARIANTS)]
+    whole = bench.reference(variant)
+    which = SIGNALS[int(rng.integers(len(SIGNALS)))]
+    made = Trial(variant, which.name, rng.uniform(0, bench.whole[variant]), bool(rng.integers(2)))
+    out, said = bench.folder / f"run-{number}", bench.folder / f"run-{number}.txt"
+    run = start(bench.command(variant, out), said)
+    time.sleep(made.after)
+    with contextlib.suppress(ProcessLookupError):  # not a leader of its group yet
+        (os.killpg if made.whole_group else os.kill)(run.pid, which)
+    code = run.wait()
+    made.killed = code != 0
+    if code not in (0, -which, 128 + which):
+        made.problems.append(f"ended with {code}")
+    if made.killed:
+        found = checkpoint.find("auto", out) if out.is_dir() else None
+        made.stood = found.name if found else ""
+        code = start(bench.command(variant, out, "--resume_model", "auto"), said).wait()
+        if code and not (code == 2 and "this run is finished" in said.read_text(encoding="utf-8")):
+            made.problems.append(f"resumed, ended with {code}")
+    if "Traceback" in said.read_text(encoding="utf-8"):
+        made.problems.append(f"a traceback in {said}")
+    if not made.problems:
+        made.problems = differences(outcome(whole), outcome(out))
+    if not made.problems:
+        shutil.rmtree(out)
+    return made
+
+
+def outcome(out: Path) -> dict[str, Any]:
+    """Everything of a finished run that may not depend on whether it was stopped, in comparable form."""
+    from segkit.engine.weights import load_objects
+
+    last = out / f"iter_{ITERS}"
+    found: dict[str, Any] = {}
+    for path in [*sorted(last.glob("*.pd*")), out / "best_model" / "model.pdparams"]:
+        arrays = load_objects(path)
+        found[str(path.relative_to(out))] = {key: np.asarray(value).tobytes() for key, value in arrays.items()}
+    found["trainer.json"] = json.loads((last / "trainer.json").read_text(encoding="utf-8"))
+    rows = (json.loads(line) for line in (out / "metrics.jsonl").read_text(encoding="utf-8").splitlines())
+    found["metrics.jsonl"] = [{key: value for key, value in row.items() if key not in CLOCK} for row in rows]
+    found["VisualDL"] = points(out / "vdlrecords.segkit.log")
+    found["left over"] = sorted(path.name for path in out.glob(".*"))
+    return found
+
+
+def points(path: Path) -> dict[str, list]:
+    """Tag -> (step, value or picture) of a VisualDL file, clock readings aside."""
+    from visualdl.proto.record_pb2 import Record
+    from visualdl.reader.record_reader import RecordReader
+
+    found: dict[str, list] = {}
+    for data in RecordReader(str(path)).get_all():
+        for value in Record.FromString(data).values:
+            if value.tag.startswith(("Train/", "Evaluate/")) and value.tag.split("/")[1] not in CLOCK:
+                point = value.value if value.HasField("value") else value.image.encoded_image_string
+                found.setdefault(value.tag, []).append((value.id, point))
+    return found
+
+
+def differences(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
+    """What differs between two outcomes, a line each."""
+    lines = []
+    for key in sorted({*one, *other}):
+        a, b = one.get(key), other.get(key)
+        if a != b and isinstance(a, dict) and isinstance(b, dict):
+            lines += [f"{key}: {name}" for name in sorted({*a, *b}) if a.get(name) != b.get(name)]
+        elif a != b:
+            lines.append(f"{key}: {a!r:.300} / {b!r:.300}")
+    return lines
