@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sys
 from collections import deque
@@ -67,10 +68,22 @@ _early = _Early()
 logger.addHandler(_early)
 
 
+class _File(logging.FileHandler):
+    """A log that goes on without its file where the disk is full: what needs the room says so."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Say nothing, where logging itself prints a traceback."""
+
+    def close(self) -> None:
+        """Close the file, which may try once more to write."""
+        with contextlib.suppress(OSError):
+            super().close()
+
+
 def log_to_file(path: Path) -> logging.Handler:
     """Append every line to `path`, those said since the last file was closed included; give the handler to
     `stop_file` at the end."""
-    handler = logging.FileHandler(path, encoding="utf-8")
+    handler = _File(path, encoding="utf-8")
     handler.setFormatter(_Formatter())
     while _early.records:
         handler.emit(_early.records.popleft())

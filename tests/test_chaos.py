@@ -1,20 +1,50 @@
-"""A quick sample of `python -m tests.chaos --kills 100`, and what else may befall a run: no room, no worker."""
+"""A quick sample of `python -m tests.chaos --kills 100`, and runs on a disk that fills up."""
 
 from __future__ import annotations
 
+import re
+import signal
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from tests.chaos.runs import Bench, differences, outcome, start, trial
+
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="forks and kills as Linux does")
 
 
-def test_killed_runs_end_as_if_never_stopped(tmp_path: Path) -> None:
-    from tests.chaos.runs import Bench, trial
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory) -> Bench:
+    return Bench(tmp_path_factory.mktemp("chaos"))
 
-    bench, rng = Bench(tmp_path), np.random.default_rng(0)
-    for number in range(4):
+
+def test_killed_runs_end_as_if_never_stopped(bench: Bench) -> None:
+    rng = np.random.default_rng(0)
+    for number in (1, 2):
         made = trial(bench, rng, number)
         assert not made.problems, str(made)
+
+
+@pytest.mark.parametrize(
+    "most, message",
+    [(2_000, r"iter_6: cannot be written \(.*the last whole"), (60_000, r"records\.segkit\.log: not all")],
+)
+def test_a_disk_that_fills_up_leaves_what_a_run_can_go_on_from(
+    bench: Bench, tmp_path: Path, most: int, message: str
+) -> None:
+    """No file may grow beyond a limit, as on a full disk: a message; with room again, the run goes on as if nothing
+    had been."""
+    import resource
+
+    def limit() -> None:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
+
+    argv, said = bench.command("momentum", tmp_path / "out"), tmp_path / "said.txt"
+    assert start(argv, said, limit).wait() == 2
+    text = said.read_text(encoding="utf-8")
+    assert "Traceback" not in text and re.search(message, text), text
+    assert start([*argv, "--resume_model", "auto"], said).wait() == 0
+    assert not differences(outcome(bench.reference("momentum")), outcome(tmp_path / "out"))

@@ -24,6 +24,7 @@ COMMANDS = {
 }
 _DISK = {
     errno.ENOSPC: "the disk is full",
+    errno.EFBIG: "a file may not grow so large there",
     errno.EROFS: "the file system is read-only",
     errno.EDQUOT: "the quota is used up",
     errno.EACCES: "permission is denied",

@@ -60,10 +60,13 @@ def publish(folder: Path, write: Callable[[Path], None]) -> None:
         for path in beside.iterdir():
             _sync(path)
         _sync(beside)
-    except OSError as error:
+    except (OSError, InputError) as error:
         shutil.rmtree(beside, ignore_errors=True)
+        cause = error.__cause__ if isinstance(error, InputError) else error
+        if not isinstance(cause, OSError):
+            raise
         raise InputError(
-            f"{folder}: cannot be written ({error.strerror or error}). Free space or choose another --save_dir; "
+            f"{folder}: cannot be written ({cause.strerror or cause}). Free space or choose another --save_dir; "
             "the last whole checkpoint is untouched."
         ) from error
     except BaseException:

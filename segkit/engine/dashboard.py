@@ -37,6 +37,20 @@ class Dashboard:
         _drop_after(folder / _FILE, trained, evaluated)
         with contextlib.redirect_stdout(io.StringIO()):  # it remarks on a file that a resumed run goes on in
             self._writer = LogWriter(logdir=str(folder), file_name=_FILE)
+        self._writer.flush()
+        self._path = folder / _FILE
+        self._expected = self._path.stat().st_size
+        self._count_bytes(self._writer._get_file_writer())
+
+    def _count_bytes(self, file_writer: Any) -> None:
+        """VisualDL's thread only prints a warning when it cannot write; the file's size tells."""
+        add = file_writer.add_record
+
+        def add_record(record: Any) -> None:
+            self._expected += 8 + record.ByteSize()
+            add(record)
+
+        file_writer.add_record = add_record
 
     @property
     def on(self) -> bool:
@@ -99,9 +113,15 @@ class Dashboard:
             warn_once(f"VisualDL could not draw the model's graph ({type(error).__name__}); the curves are written.")
 
     def flush(self) -> None:
-        """Wait until everything is in the file; its thread writes later."""
-        if self._writer is not None:
-            self._writer.flush()
+        """Wait until everything is in the file; a thread writes it. `InputError` where it could not."""
+        if self._writer is None:
+            return
+        self._writer.flush()
+        if self._path.stat().st_size != self._expected:
+            raise InputError(
+                f"{self._path}: not all of the curves could be written: the disk is full, or the file was changed. "
+                "Make room there, then go on with --resume_model auto, or leave out --use_vdl."
+            )
 
     def close(self) -> None:
         """Flush and close the records."""

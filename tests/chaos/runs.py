@@ -46,6 +46,9 @@ class Bench:
     """variant -> seconds that the whole run took"""
 
     def __post_init__(self) -> None:
+        import segkit.engine.train  # noqa: F401  (forked runs need not import it)
+        from tests.chaos import model  # noqa: F401  (registers the network)
+
         data = make_data(self.folder / "data", train=14, val=3)
         for name, (changes, _) in VARIANTS.items():
             tiny_config(data, self.folder / f"{name}.yml", iters=ITERS, model={"type": "ChaosNet"},
@@ -148,9 +151,7 @@ class Trial:
 
 def trial(bench: Bench, rng: np.random.Generator, number: int) -> Trial:
     """Start a run, kill it at a random moment, resume it, and compare it with the one that was never stopped."""
-    import segkit.engine.train  # noqa: F401  (forked runs need not import it)
     from segkit.engine import checkpoint
-    from tests.chaos import model  # noqa: F401  (registers the network)
 
     variant = list(VARIANTS)[number % len(VARIANTS)]
     whole = bench.reference(variant)
