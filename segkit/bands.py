@@ -100,8 +100,8 @@ def fill_missing(image: np.ndarray, nodata: float | None = None) -> tuple[np.nda
 
 
 def tiff_facts(path: str, data: bytes | None = None) -> dict[str, Any]:
-    """What a TIFF's header says: `shape` (H, W, bands), `dtype`, `nodata` (GDAL's tag, or None). Decodes nothing.
-    `data`: the file's bytes where they are in memory; `path` is then only used in messages."""
+    """What a TIFF's header says: `shape` (H, W, bands), `tile` (rows, columns; 0 for strips), `dtype`, `nodata` (GDAL's
+    tag, or None). Decodes nothing. `data`: the file's bytes where they are in memory; `path` is then for messages."""
     tifffile = _tifffile(path, "")
     try:
         with tifffile.TiffFile(path if data is None else io.BytesIO(data)) as file:
@@ -109,7 +109,9 @@ def tiff_facts(path: str, data: bytes | None = None) -> dict[str, Any]:
             bands = int(np.prod(series.shape)) // max(1, page.imagelength * page.imagewidth)
             text = page.tags[_GDAL_NODATA].value if _GDAL_NODATA in page.tags else None
             shape = (page.imagelength, page.imagewidth, bands)
-            return {"shape": shape, "dtype": str(page.dtype), "nodata": None if text is None else float(text)}
+            tile = (page.tilelength, page.tilewidth)
+            nodata = None if text is None else float(text)
+            return {"shape": shape, "tile": tile, "dtype": str(page.dtype), "nodata": nodata}
     except Exception as error:
         raise InputError(f"{path}: not a readable TIFF ({error}). It is damaged: copy it again.") from error
 

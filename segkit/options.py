@@ -143,7 +143,21 @@ class ExportOptions:
 
 
 @dataclass
-class InferOptions:
+class EngineOptions:
+    """What runs an exported model: shared by infer and serve."""
+
+    device: Literal["cpu", "gpu"] = option("cpu", "where the engine runs")
+    backend: Literal["auto", "paddle", "onnxruntime", "openvino"] = option("auto", "inference engine")
+    cpu_threads: Optional[int] = option(None, "threads of the engine; default: the physical cores")
+    precision: Literal["fp32", "fp16", "bf16", "int8", "auto"] = option("fp32", "compute precision")
+    enable_mkldnn: Optional[bool] = option(
+        None, "with Paddle on the CPU: oneDNN's kernels; default: yes. False: Paddle's own, much slower, whose masks "
+        "are bit for bit those of predict --no_onednn",
+    )  # fmt: skip
+
+
+@dataclass
+class InferOptions(EngineOptions):
     """Settings of `deploy/python/infer.py` and `segkit infer`."""
 
     config: str = option("", "deploy.yaml of an exported folder, or the folder", required=True)
@@ -152,22 +166,14 @@ class InferOptions:
     )
     batch_size: int = option(1, "photos of one size run together")
     save_dir: str = option("output/infer", "folder for the masks")
-    device: Literal["cpu", "gpu"] = option("cpu", "where the engine runs")
-    backend: Literal["auto", "paddle", "onnxruntime", "openvino"] = option("auto", "inference engine")
-    cpu_threads: Optional[int] = option(None, "threads of the engine; default: the physical cores")
     use_trt: bool = option(False, "TensorRT, on a GPU")
     use_int8: bool = option(False, "int8 with TensorRT")
-    precision: Literal["fp32", "fp16", "bf16", "int8", "auto"] = option("fp32", "compute precision")
     hint: Literal["latency", "throughput"] = option(
         "latency", "with OpenVINO: latency uses all cores for one batch, throughput runs several side by side"
     )
     min_subgraph_size: int = option(3, "smallest subgraph that TensorRT takes")
     enable_auto_tune: bool = option(False, "collect TensorRT shape ranges on the photos first")
     auto_tuned_shape_file: str = option("auto_tune_tmp.pbtxt", "where those ranges are kept")
-    enable_mkldnn: Optional[bool] = option(
-        None, "with Paddle on the CPU: oneDNN's kernels; default: yes. False: Paddle's own, much slower, whose masks "
-        "are bit for bit those of predict --no_onednn",
-    )  # fmt: skip
     with_argmax: bool = option(False, "accepted: masks are made of whatever the graph ends in")
     print_detail: bool = option(True, "print what is done")
     benchmark: bool = option(False, "print a table of latencies, throughput, memory and what bounds the run")
@@ -178,3 +184,18 @@ class InferOptions:
     stride: Optional[list[int]] = option(
         None, "window step to the right and down; default: two thirds of it", nargs=2, metavar=("W", "H")
     )
+
+
+@dataclass
+class ServeOptions(EngineOptions):
+    """Settings of `segkit serve`."""
+
+    host: str = option("127.0.0.1", "address to listen on; 0.0.0.0: all of this machine's")
+    port: int = option(8000, "port to listen on; 0 takes a free one")
+    max_batch: int = option(8, "photos of one network input size that go through the engine together")
+    max_wait_ms: float = option(5.0, "milliseconds that a photo may wait for others that are being read")
+    max_body_mb: float = option(20.0, "largest request in MiB")
+    max_pixels: int = option(40_000_000, "largest photo in pixels, checked in its header")
+    queue: int = option(256, "photos taken and not yet answered; more are told to come back later")
+    timeout: float = option(30.0, "seconds until the whole of a request must be here")
+    stop_timeout: float = option(60.0, "seconds to answer what was accepted, after SIGTERM or Ctrl-C")

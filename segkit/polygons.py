@@ -1,4 +1,4 @@
-"""Outlines of masks, and labelme's JSON of them. No paddle."""
+"""Outlines of masks, through the centres of their pixels (labelme's JSON) or along their edges. No paddle."""
 
 from __future__ import annotations
 
@@ -50,6 +50,54 @@ def _regions(plane: np.ndarray) -> list[np.ndarray]:
         (outline, *_), _ = cv2.findContours(part, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE, offset=(left, top))
         found.append(outline[:, 0])
     return found
+
+
+def rings(plane: np.ndarray, tolerance: float = 0.0) -> list[list[list[list[int]]]]:
+    """Closed rings [x, y] along the edges of the pixels of a plane of 0 and 1: for each part its outline, then holes.
+
+    OpenCV's contours run through the centres of pixels. On the plane enlarged twice they run through the outer halves
+    of the border pixels, outlines and holes alike, which tells the edges.
+    """
+    twice = plane.repeat(2, axis=0).repeat(2, axis=1)
+    found, hierarchy = cv2.findContours(twice, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
+    parts: dict[int, list[list[list[int]]]] = {}
+    gone = set()  # outlines that the tolerance left nothing of: their holes go with them
+    for index, ring in enumerate(_corners([contour[:, 0] for contour in found])):
+        if tolerance > 0:
+            ring = cv2.approxPolyDP(np.array(ring, np.int32)[:, None], tolerance, True)[:, 0].tolist()
+        outer = int(hierarchy.reshape(-1, 4)[index, 3])
+        if outer < 0 and len(ring) > 2:
+            parts.setdefault(index, []).insert(0, [*ring, ring[0]])
+        elif len(ring) > 2:
+            parts.setdefault(outer, []).append([*ring, ring[0]])
+        elif outer < 0:
+            gone.add(index)
+    return [part for index, part in parts.items() if index not in gone]
+
+
+def _corners(contours: list[np.ndarray]) -> list[list[list[int]]]:
+    """Contours [n, 2] of the enlarged plane -> corners on the edges of the pixels: no point twice in a row, none on a
+    straight line. All at once, for there may be very many."""
+    points = (np.concatenate([np.zeros((0, 2), np.int32), *contours]) + 1) // 2
+    ring = np.repeat(np.arange(len(contours)), [len(contour) for contour in contours])
+    before, _ = _neighbours(ring)
+    kept = (points != points[before]).any(axis=1)
+    points, ring = points[kept], ring[kept]
+    before, after = _neighbours(ring)
+    come, go = points - points[before], points[after] - points
+    kept = come[:, 0] * go[:, 1] != come[:, 1] * go[:, 0]
+    rows, ends = points[kept].tolist(), np.searchsorted(ring[kept], np.arange(len(contours) + 1))
+    return [rows[begin:end] for begin, end in zip(ends[:-1], ends[1:])]
+
+
+def _neighbours(ring: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Index of the point before and after each, going round its ring; `ring`: the ring's number of each point."""
+    order = np.arange(len(ring))
+    first = np.flatnonzero(np.diff(ring, prepend=-1))
+    last = np.append(first[1:], len(ring))[: len(first)] - 1
+    before, after = order - 1, order + 1
+    before[first], after[last] = last, first
+    return before, after
 
 
 def write_labelme(path: Path, mask: np.ndarray, classes: list[str], photo: Optional[str] = None) -> None:

@@ -17,6 +17,7 @@ COMMANDS = {
     "predict": "segment photos with trained weights",
     "export": "write a trained model for deployment",
     "infer": "segment photos with an exported model",
+    "serve": "answer over HTTP with exported models",
     "config": "print or check a resolved config",
     "init": "look at photos and labels, write a config that trains",
     "data": "convert, split and check data sets",

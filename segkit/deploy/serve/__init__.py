@@ -1,0 +1,1 @@
+"""`segkit serve`: exported models behind HTTP. Needs the extra serve."""

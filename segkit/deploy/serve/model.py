@@ -1,0 +1,140 @@
+"""An exported model made ready to serve, and the list of those that are."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import re
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from segkit.deploy.backends import open_backend
+from segkit.deploy.infer import segmenter
+from segkit.deploy.outputs import full_palette
+from segkit.deploy.pipeline import Photo
+from segkit.deploy.serve.batching import Batcher
+from segkit.deploy.serve.limits import Limits
+from segkit.deploy.serve.metrics import Metrics
+from segkit.deploy.serve.results import Classes, Wanted, encode
+from segkit.deploy.spec import DeploySpec
+from segkit.errors import InputError
+from segkit.log import logger
+from segkit.options import EngineOptions, InferOptions, ServeOptions
+
+_WARM_UP_SIZE = 256  # pixels, where the graph takes any size
+
+
+class ServedModel:
+    """One exported folder behind its name: reads photos, runs them in batches, writes replies.
+
+    At most `room` photos are decoded at any time; further ones wait as the bytes that were sent.
+    """
+
+    def __init__(self, name: str, folder: str, options: ServeOptions, metrics: Metrics, threads: int):
+        self.name, self.metrics = name, metrics
+        self.spec = DeploySpec.load(folder)
+        shared = {field.name: getattr(options, field.name) for field in dataclasses.fields(EngineOptions)}
+        engine = InferOptions(config=folder, batch_size=options.max_batch, **shared)
+        self.backend = open_backend(self.spec, engine)
+        self.segmenter = segmenter(self.spec, self.backend)
+        self.classes = Classes(self.segmenter.class_names, full_palette(self.segmenter.palette), self.spec.num_classes)
+        self.batcher = Batcher(self.segmenter.run, options.max_batch, options.max_wait_ms / 1000, self._report)
+        self._at_once = 2 * options.max_batch + threads
+        self._warm = self._warm_up()
+
+    @cached_property
+    def room(self) -> asyncio.Semaphore:
+        """Places for decoded photos, made at first use, in the loop that it belongs to."""
+        return asyncio.Semaphore(self._at_once)
+
+    @property
+    def ready(self) -> bool:
+        """Whether the engine has run once: its first run may take long."""
+        return self._warm.done() and self._warm.exception() is None
+
+    def about(self) -> dict[str, Any]:
+        """What a client may want to know."""
+        count = self.spec.num_classes or len(self.classes.names)
+        return {
+            "name": self.name,
+            "ready": self.ready,
+            "backend": self.backend.name,
+            "classes": [self.classes.row(number) for number in range(count)],
+            "img_channels": self.spec.img_channels,
+            "input_shape": self.spec.input_shape,
+            "multilabel": self.spec.multilabel,
+        }
+
+    async def answer(self, data: bytes, wanted: Wanted, limits: Limits, pool: ThreadPoolExecutor) -> bytes:
+        """The reply's body for the bytes of an image file. Call it within `room`."""
+        run = asyncio.get_running_loop().run_in_executor
+        with self.batcher.coming():
+            with self._timed("read"):
+                photo = await run(pool, self._read, data, limits)
+            del data
+            found = self.batcher.submit(photo.x)
+        with self._timed("engine"):
+            output = await asyncio.wrap_future(found)
+        with self._timed("write"):
+            body = await run(pool, self._write, output, photo, wanted)
+        self.metrics.photos.labels(self.name, wanted.format).inc()
+        return body
+
+    def close(self) -> None:
+        """Finish what waits and end the engine's thread."""
+        self.batcher.close()
+
+    def _read(self, data: bytes, limits: Limits) -> Photo:
+        limits.check_pixels(data, self.spec.img_channels)
+        return self.segmenter.prepare(data)
+
+    def _write(self, output: np.ndarray, photo: Photo, wanted: Wanted) -> bytes:
+        mask = self.segmenter.mask(output, photo.geometry)
+        return encode(wanted, mask, photo.image, self.classes, self.name)
+
+    def _timed(self, stage: str) -> Any:
+        return self.metrics.stages.labels(self.name, stage).time()
+
+    def _report(self, photos: int, seconds: float) -> None:
+        self.metrics.batches.labels(self.name).observe(photos)
+        self.metrics.engine.labels(self.name).inc(seconds)
+
+    def _warm_up(self) -> Future:
+        shape = [size if size > 0 else _WARM_UP_SIZE for size in self.spec.input_shape[2:]]
+        gray = np.full((*shape, self.spec.img_channels), 127, np.uint8)
+        future = self.batcher.submit(self.segmenter.prepare(gray).x)
+        future.add_done_callback(self._say_warm)
+        return future
+
+    def _say_warm(self, future: Future) -> None:
+        error = future.exception()
+        if error is None:
+            logger.info("model %s is ready: %s on %s", self.name, self.spec.folder, self.backend.name)
+        else:
+            logger.error("model %s is not ready, its first run failed: %s", self.name, error)
+
+
+def named_folders(texts: list[str]) -> dict[str, str]:
+    """{name: folder} of `NAME=FOLDER`, or `FOLDER`, which is called as the folder is. Errors: bad or equal names."""
+    found: dict[str, str] = {}
+    for text in texts:
+        name, equals, folder = text.partition("=")
+        if not equals or Path(text).exists():
+            path = Path(text).resolve()
+            name, folder = (path.parent if path.is_file() else path).name, text
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
+            raise InputError(
+                f"segkit serve: '{name}' cannot be a model's name (expected letters, digits, '.', '_' and '-'). "
+                f"Give it one: NAME={folder}."
+            )
+        if name in found:
+            raise InputError(
+                f"segkit serve: two models are called '{name}' ({found[name]} and {folder}). Give them names: "
+                f"a={found[name]} b={folder}."
+            )
+        found[name] = folder
+    return found
