@@ -102,6 +102,8 @@ SMALL: dict[str, dict] = {
 # Parts of keys that published weights hold and no loss reaches, in PaddleSeg either.
 UNUSED = {
     "EMANet": ["head.ema_mid_conv"],
+    "ESPNetV2": [f"backbone.level{level}.eesp._act" for level in ("2", "3_0", "4_0")],
+    "ESPNetV1": ["br3.weight", "br3.bias", "level2_proj"],
     "GINet": ["head.gloru.graph.gamma_word", "head.gloru.graph.transfer.value_conv_vis"],
     "KNet": ["attention.q_proj", "attention.k_proj"],
     "PFPNNet": ["head.fpn_out.3", "head.scale_heads.3", "head.conv_last"],

@@ -215,6 +215,14 @@ def fill_to(x: Tensor, size: int) -> Tensor:
     return F.pad(x, paddle.concat([none, lack[3:4], none, lack[2:3]]))
 
 
+@paddle.jit.not_to_static
+def unpool(x: Tensor, places: Tensor, like: Tensor) -> Tensor:
+    """Values [N, C, h, w] at their `places` in a map of `like`'s size [N, C, H, W], zeros elsewhere."""
+    flat = paddle.zeros_like(like).flatten(2)
+    placed = paddle.put_along_axis(flat, places.flatten(2).astype("int64"), x.flatten(2), axis=2)
+    return placed.reshape(paddle.shape(like) if min(like.shape) < 0 else like.shape)
+
+
 class ResizeTo(nn.Layer):
     """`resize_to` as a layer, so that it stands in the layer table: `forward(x, like)`."""
 

@@ -3,24 +3,15 @@ https://arxiv.org/abs/1511.00561)."""
 
 from __future__ import annotations
 
-import paddle
 import paddle.nn.functional as F
 from paddle import Tensor, nn
 
-from segkit.models.layers import ConvBNReLU
+from segkit.models.layers import ConvBNReLU, unpool
 from segkit.registry import MODELS
 
 
 def _convs(*widths: int) -> list[nn.Layer]:
     return [ConvBNReLU(before, after, 3) for before, after in zip(widths, widths[1:])]
-
-
-@paddle.jit.not_to_static
-def _unpool(x: Tensor, places: Tensor, like: Tensor) -> Tensor:
-    """Values [N, C, h, w] at their `places` in a map of `like`'s size [N, C, H, W], zeros elsewhere."""
-    flat = paddle.zeros_like(like).flatten(2)
-    placed = paddle.put_along_axis(flat, places.flatten(2).astype("int64"), x.flatten(2), axis=2)
-    return placed.reshape(paddle.shape(like) if min(like.shape) < 0 else like.shape)
 
 
 @MODELS.register
@@ -50,5 +41,5 @@ class SegNet(nn.Layer):
             x, places = F.max_pool2d(before, 2, 2, return_mask=True)
             pooled.append((places, before))
         for number, (places, before) in enumerate(pooled[::-1], 1):
-            x = getattr(self, f"deco{number}")(_unpool(x, places, before))
+            x = getattr(self, f"deco{number}")(unpool(x, places, before))
         return [x]
