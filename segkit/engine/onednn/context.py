@@ -15,7 +15,7 @@ from paddle.nn.functional import conv as paddle_conv
 from paddle.nn.functional import loss as paddle_loss
 from paddle.nn.functional import pooling as paddle_pooling
 
-from segkit.engine.onednn import selfcheck
+from segkit.engine.onednn import recognition, selfcheck
 from segkit.engine.onednn.activation import relu
 from segkit.engine.onednn.cross_entropy import cross_entropy
 from segkit.engine.onednn.functional import Fallback, convolve, fell_back
@@ -32,12 +32,14 @@ class _Mode:
 
     library: Library | None = None
     bf16: bool = False
+    chains: bool = True  # convolution + BatchNorm + ReLU at once
 
 
 _modes: list[_Mode] = []  # the last one holds
 _lock = threading.RLock()
 _said: set[str] = set()
 _originals: list[tuple[Any, str, Any]] = []
+_ABSENT = object()
 
 
 @contextmanager
@@ -74,7 +76,7 @@ def _mode(enabled: bool, bf16: bool) -> _Mode:
                 f"--precision bf16: this CPU has no bf16 (got instruction set {library.isa:#x}, expected AMX or "
                 "AVX512-BF16). Drop --precision bf16."
             )
-        _check(bf16)
+        apart = _check(bf16)
     except Unavailable as reason:
         if bf16:
             raise InputError(
@@ -84,17 +86,22 @@ def _mode(enabled: bool, bf16: bool) -> _Mode:
         _say(f"convolutions: Paddle's own kernels, because oneDNN cannot be used here: {reason}")
         return _Mode()
     _say(f"convolutions: oneDNN {library.version}, {'bf16' if bf16 else 'float32'}, {library.threads} threads")
-    return _Mode(library, bf16)
+    if apart:
+        _say(f"convolutions: BatchNorm by itself, because together with one {apart}")
+    return _Mode(library, bf16, chains=apart is None)
 
 
 @functools.cache
-def _check(bf16: bool) -> None:
-    """`Unavailable` unless oneDNN agrees with Paddle and Paddle's functions really lead here."""
+def _check(bf16: bool) -> str | None:
+    """`Unavailable` unless oneDNN agrees with Paddle and Paddle's functions really lead here; the reason for which
+    BatchNorm is not computed with the convolution, if there is one."""
     library = load()
     with _opened(_Mode()):
         selfcheck.agrees(library, bf16)
+        expected = selfcheck.chained()
     with _opened(_Mode(library, bf16)):
         selfcheck.reached()
+        return selfcheck.difference(selfcheck.chained(), expected, bf16)
 
 
 def _say(line: str) -> None:
@@ -115,9 +122,10 @@ def _opened(mode: _Mode) -> Iterator[None]:
                 (paddle_loss, "_C_ops", _replacing("cross_entropy_with_softmax", cross_entropy, 2)),
                 (paddle_activation, "_C_ops", _replacing("relu", relu)),
                 (paddle_pooling, "_C_ops", _replacing("pool2d", max_pool)),
+                *((kind, "__call__", _call_hook) for kind in recognition.LAYERS),
             ):
                 original = getattr(module, name)
-                _originals.append((module, name, original))
+                _originals.append((module, name, vars(module).get(name, _ABSENT)))
                 setattr(module, name, hook(original))
         _modes.append(mode)
     try:
@@ -127,7 +135,10 @@ def _opened(mode: _Mode) -> Iterator[None]:
             _modes.remove(mode)
             if not _modes:
                 for module, name, value in _originals:
-                    setattr(module, name, value)
+                    if value is _ABSENT:
+                        delattr(module, name)
+                    else:
+                        setattr(module, name, value)
                 _originals.clear()
 
 
@@ -143,6 +154,22 @@ def _try(transposed: bool, x: Any, weight: Any, bias: Any, arguments: dict[str, 
     """The result, or None where there is nothing to do. Raises `Fallback`."""
     mode = _mode_for(x)
     return None if mode is None else convolve(mode.library, mode.bf16, transposed, x, weight, bias, arguments)
+
+
+def _call_hook(original: Callable[..., Any]) -> Callable[..., Any]:
+    """Stands in for the `__call__` of a kind of layers."""
+
+    @functools.wraps(original)
+    def __call__(layer: Any, *inputs: Any, **kwargs: Any) -> Any:
+        if layer.training and len(inputs) == 1 and not kwargs and paddle.is_grad_enabled():
+            mode = _mode_for(inputs[0])
+            if mode is not None and mode.chains:
+                result = recognition.compute(mode.library, mode.bf16, layer, inputs[0])
+                if result is not None:
+                    return result
+        return original(layer, *inputs, **kwargs)
+
+    return __call__
 
 
 def _layer_hook(original: Callable[..., Any]) -> Callable[..., Any]:

@@ -80,10 +80,12 @@ class Layouts(NamedTuple):
 class Convolution:
     """The primitives of one geometry; those of the backward pass are made when they are first needed.
 
-    Every method runs inside `library.session()`. Addresses point to contiguous float32 tensors.
+    Every method runs inside `library.session()`. Addresses point to contiguous float32 tensors, those of maps to what
+    `x` and `y` describe: Paddle's own layout where nothing else is asked for.
     """
 
-    def __init__(self, library: Library, geometry: Geometry):
+    def __init__(self, library: Library, geometry: Geometry, x: Descriptor | None = None, free_y: bool = False):
+        """`x`: the layout in which the input comes; `free_y`: the output is left in the layout that oneDNN chooses."""
         self.library, self.geometry = library, geometry
         shape, strides = geometry.weight_layout()
         self.weight = Descriptor.of(library, shape, F32, strides)
@@ -96,10 +98,12 @@ class Convolution:
         weight, target = forward.layout(QUERY_WEIGHTS), forward.layout(QUERY_DST)
         arguments = [(SRC, self.source), (WEIGHTS, weight), (DST, target)]
         forward.finish(arguments + ([(BIAS, self.bias)] if self.bias else []))
-        self._x_in = Reorder(library, self.batch.x, self.source)
+        self.x, self.y = x or self.batch.x, target if free_y else self.batch.y
+        self._x_in = Reorder(library, self.x, self.source)
         self._weight_in = Reorder(library, self.weight, weight)
-        self._y_out = Reorder(library, target, self.batch.y)
+        self._y_out = Reorder(library, target, self.y)
         self._y_size = target.size
+        self._free_y = free_y
         self._data: DataGradient | None = None
         self._weights: dict[bool, WeightGradient] = {}
 
@@ -138,8 +142,8 @@ class Convolution:
         return pointer
 
     def forward(self, x: int, weight: int, bias: int | None) -> tuple[paddle.Tensor, paddle.Tensor | None]:
-        """The output, and the input in oneDNN's layout for the backward pass (None: it has Paddle's own)."""
-        y = paddle.empty(list(self.geometry.y), dtype="float32")
+        """The output, and the input in oneDNN's layout for the backward pass (None: it came in that)."""
+        y = buffer(self._y_size) if self._free_y else paddle.empty(list(self.geometry.y), dtype="float32")
         source, weights = self._x_in.scratch(), self._weight_in.scratch()
         target = buffer(self._y_size) if self._y_out.needed else y
         pointers = [self._x_in(x, source), self._weight_in(weight, weights), target.data_ptr()]
@@ -174,21 +178,22 @@ class DataGradient:
     """Gradient of the input."""
 
     def __init__(self, convolution: Convolution):
-        library, batch = convolution.library, convolution.batch
+        library, batch, x = convolution.library, convolution.batch, convolution.x
         tensors = (batch.free_x.pointer, batch.free_weight.pointer, batch.free_y.pointer)
         hint = convolution.forward_descriptor
         self._primitive = Primitive(library, convolution.describe("backward_data", None, tensors, hint))
         target, weight = self._primitive.layout(QUERY_DIFF_SRC), self._primitive.layout(QUERY_WEIGHTS)
         self.layout = self._primitive.layout(QUERY_DIFF_DST)
         self._primitive.finish([(DIFF_SRC, target), (WEIGHTS, weight), (DIFF_DST, self.layout)])
-        self._gradient_in = Reorder(library, batch.y, self.layout)
+        self._gradient_in = Reorder(library, convolution.y, self.layout)
         self._weight_in = Reorder(library, convolution.weight, weight)
-        self._out = Reorder(library, target, batch.x)
-        self._size, self._shape = target.size, list(convolution.geometry.x)
+        self._out = Reorder(library, target, x)
+        self._size, self._result_size = target.size, x.size
+        self._shape = list(convolution.geometry.x) if x is batch.x else None
 
     def run(self, gradient: int, weight: int) -> tuple[paddle.Tensor, paddle.Tensor | None]:
-        """The gradient, and the output's gradient in this primitive's layout (None: it has Paddle's own)."""
-        result = paddle.empty(self._shape, dtype="float32")
+        """The gradient, and the output's gradient in this primitive's layout (None: it came in that)."""
+        result = buffer(self._result_size) if self._shape is None else paddle.empty(self._shape, dtype="float32")
         reordered, weights = self._gradient_in.scratch(), self._weight_in.scratch()
         target = buffer(self._size) if self._out.needed else result
         pointers = (self._weight_in(weight, weights), self._gradient_in(gradient, reordered))
@@ -259,9 +264,9 @@ class _Part:
         self._primitive.finish(arguments + ([(DIFF_BIAS, convolution.bias)] if convolution.bias else []))
         saved, self._source_offset = _samples(convolution.source, geometry.x, first, last)
         self._source_in = Reorder(library, saved, source, stream)
-        self._gradient_in = Reorder(library, batch.y, layout, stream)
+        given, self._gradient_offset = _samples(convolution.y, geometry.y, first, last)
+        self._gradient_in = Reorder(library, given, layout, stream)
         self._out, self._size = Reorder(library, target, convolution.weight, stream), target.size
-        self._gradient_offset = convolution.batch.y.size // samples * first
         self._shared_offset: int | None = None
         if shared is not None:
             part, offset = _samples(shared, geometry.y, first, last)

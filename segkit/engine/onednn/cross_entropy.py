@@ -8,7 +8,6 @@ of a pixel ends at 64; this one's does not.
 from __future__ import annotations
 
 import math
-from ctypes import c_float
 from typing import Any
 
 import numpy as np
@@ -17,7 +16,7 @@ from paddle.autograd import PyLayer
 
 from segkit.engine.onednn.functional import Fallback, cached, check_tensors, counts
 from segkit.engine.onednn.library import DST, F32, FORWARD_TRAINING, LOG_SOFTMAX, SRC, Library
-from segkit.engine.onednn.primitives import Descriptor, Primitive, created
+from segkit.engine.onednn.primitives import Descriptor, Primitive, array, created
 
 CROSS_ENTROPY = "oneDNN, cross entropy"
 LEAST = 1 << 15  # elements of the logits; below, the calls cost what the kernel saves
@@ -58,14 +57,14 @@ class _Function(PyLayer):
         result = paddle.empty(probability.shape, dtype="float32")
         n, c, h, w = probability.shape
         shape = (n, c, h * w)
-        np.multiply(_array(probability).reshape(shape), gradient[:, None], out=_array(result).reshape(shape))
-        _array(result)[ctx.where.ravel()] -= gradient.ravel()
+        np.multiply(array(probability).reshape(shape), gradient[:, None], out=array(result).reshape(shape))
+        array(result)[ctx.where.ravel()] -= gradient.ravel()
         return result
 
 
 def _forward(x: Any, softmax: LogSoftmax, where: np.ndarray, kept: np.ndarray) -> tuple[paddle.Tensor, paddle.Tensor]:
     logarithm = softmax(x)
-    loss = np.where(kept, -_array(logarithm)[where], np.float32(0))
+    loss = np.where(kept, -array(logarithm)[where], np.float32(0))
     n, _, h, w = x.shape
     return paddle.to_tensor(loss.reshape(n, 1, h, w), place=paddle.CPUPlace()), paddle.exp(logarithm)
 
@@ -105,8 +104,3 @@ def cross_entropy(library: Library, x: Any, label: Any, arguments: tuple[Any, ..
         results: list[paddle.Tensor] = []
         loss = _Function.apply(x, softmax, where, kept, results)
         return results[0], loss
-
-
-def _array(tensor: paddle.Tensor) -> np.ndarray:
-    """All numbers of a contiguous float32 tensor on the CPU in a row, without a copy. The tensor must outlive it."""
-    return np.ctypeslib.as_array((c_float * tensor.size).from_address(tensor.data_ptr()))

@@ -49,7 +49,7 @@ class _Function(PyLayer):
     @staticmethod
     def forward(ctx: Any, x: Any, weight: Any, bias: Any, convolution: Convolution) -> paddle.Tensor:
         with convolution.library.session():
-            y, source = convolution.forward(x.data_ptr(), weight.data_ptr(), _address(bias))
+            y, source = convolution.forward(x.data_ptr(), weight.data_ptr(), address(bias))
         ctx.convolution = convolution
         ctx.wants = [t is not None and not t.stop_gradient for t in (x, weight, bias)]
         ctx.inputs = 2 if bias is None else 3
@@ -66,7 +66,7 @@ class _Function(PyLayer):
         source = kept.pop(0) if kept else None
         gradient = gradient if gradient.is_contiguous() else gradient.contiguous()
         with ctx.convolution.library.session():
-            results = ctx.convolution.backward(gradient.data_ptr(), _address(source), _address(weight))
+            results = ctx.convolution.backward(gradient.data_ptr(), address(source), address(weight))
         return tuple(g if wanted else None for g, wanted in zip(results, ctx.wants))[: ctx.inputs]
 
 
@@ -78,17 +78,17 @@ def convolve(
     Raises `Fallback` where it is not for oneDNN.
     """
     check_tensors((x, weight, bias), arguments["data_format"])
-    geometry = _geometry(x, weight, bias is not None, transposed, bf16, arguments)
+    shapes = geometry(x.shape, weight.shape, bias is not None, transposed, bf16, arguments)
     graph = paddle.is_grad_enabled()
     trained = [graph and t is not None and not t.stop_gradient for t in (x, weight, bias)]
     prepare = lambda c: c.prepare_backward(trained[0], trained[1] or trained[2])  # noqa: E731
-    convolution = cached(library, geometry, lambda: Convolution(library, geometry), prepare)
+    convolution = cached(library, shapes, lambda: Convolution(library, shapes), prepare)
     tensors = [t if t is None or t.is_contiguous() else t.contiguous() for t in (x, weight, bias)]
     counts[ONEDNN] += 1
     if any(trained):
         return _Function.apply(*tensors, convolution)
     with library.session():
-        return convolution.forward(*(_address(t) for t in tensors))[0]
+        return convolution.forward(*(address(t) for t in tensors))[0]
 
 
 def cached(
@@ -108,12 +108,12 @@ def cached(
     return value
 
 
-def fell_back(reason: str, *tensors: Any) -> None:
-    """Count what Paddle's kernel computes, and say so the first time for each reason. `tensors`: input, weights."""
+def fell_back(reason: str, *tensors: Any, instead: str = "Paddle's kernel") -> None:
+    """Count what is computed `instead`, and say so the first time for each reason. `tensors`: input, weights."""
     counts[reason] += 1
     if counts[reason] == 1:
         shapes = ", ".join(f"{name} {list(t.shape)}" for name, t in zip(("input", "weights"), tensors))
-        logger.info("convolutions: Paddle's kernel for %s: %s (later ones are only counted)", shapes, reason)
+        logger.info("convolutions: %s for %s: %s (later ones are only counted)", instead, shapes, reason)
 
 
 def check_tensors(tensors: Sequence[Any], data_format: str, what: str = "", dimensions: bool = True) -> None:
@@ -136,9 +136,12 @@ def check_tensors(tensors: Sequence[Any], data_format: str, what: str = "", dime
         raise Fallback(f"{what}empty tensor")
 
 
-def _geometry(x: Any, weight: Any, bias: bool, transposed: bool, bf16: bool, arguments: dict[str, Any]) -> Geometry:
+def geometry(
+    x: Sequence[int], weight: Sequence[int], bias: bool, transposed: bool, bf16: bool, arguments: dict[str, Any]
+) -> Geometry:
+    """What `arguments` make of an input of shape x and weights of that shape. Raises `Fallback`."""
     stride, dilation = _pair(arguments["stride"]), _pair(arguments["dilation"])
-    size, kernel = tuple(x.shape[2:]), tuple(weight.shape[2:])
+    size, kernel = tuple(x[2:]), tuple(weight[2:])
     before, after = _padding(arguments["padding"])
     if arguments["algorithm"] == "VALID":
         before = after = (0, 0)
@@ -155,15 +158,15 @@ def _geometry(x: Any, weight: Any, bias: bool, transposed: bool, bf16: bool, arg
         least = [(n - 1) * s - b - a + e for n, s, b, a, e in zip(size, stride, before, after, extent)]
         out = _transposed_size(least, stride, arguments)
         after = (after[0] - out[0] + least[0], after[1] - out[1] + least[1])
-        channels = weight.shape[1] * groups
-        fits = x.shape[1] == weight.shape[0]
+        channels = weight[1] * groups
+        fits = x[1] == weight[0]
     else:
         out = [(n + b + a - e) // s + 1 for n, s, b, a, e in zip(size, stride, before, after, extent)]
-        channels = weight.shape[0]
-        fits = x.shape[1] == weight.shape[1] * groups
-    if not fits or min(out) < 1 or x.shape[1] % groups or channels % groups:
+        channels = weight[0]
+        fits = x[1] == weight[1] * groups
+    if not fits or min(out) < 1 or x[1] % groups or channels % groups:
         raise Fallback("shapes that do not fit")  # Paddle says what is wrong with them
-    shapes = (tuple(x.shape), tuple(weight.shape), (x.shape[0], channels, *out))
+    shapes = (tuple(x), tuple(weight), (x[0], channels, *out))
     return Geometry(*shapes, stride, dilation, before, after, groups, bias, transposed, bf16)
 
 
@@ -200,5 +203,6 @@ def _pair(value: Any) -> tuple[int, int]:
     return numbers[0], numbers[-1]
 
 
-def _address(tensor: Any) -> int | None:
+def address(tensor: Any) -> int | None:
+    """Where the numbers of a tensor are; None for None."""
     return None if tensor is None else tensor.data_ptr()

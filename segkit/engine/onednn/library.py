@@ -24,17 +24,20 @@ from segkit.runtime import physical_cores
 
 BF16, F32 = 2, 3  # dnnl_data_type_t
 ANY, PLAIN = 1, {1: 2, 4: 5, 5: 6}  # dnnl_format_tag_t: free choice; a, abcd, abcde by number of dimensions
-BLOCKED = 78  # dnnl_format_tag_t: aBcd16b
+BLOCKED = {8: 102, 16: 78}  # dnnl_format_tag_t: aBcd8b, aBcd16b
 FORWARD_TRAINING = 64  # dnnl_prop_kind_t
 CONVOLUTION_DIRECT, DECONVOLUTION_DIRECT = 1, 10  # dnnl_alg_kind_t
 RESAMPLING_LINEAR, LOG_SOFTMAX, RELU_BY_OUTPUT, POOLING_MAX = 0x2FFF1, 0x30001, 0x100, 0x1FF
 SRC, DST, WEIGHTS, BIAS = 1, 17, 33, 41  # DNNL_ARG_*
 DIFF_SRC, DIFF_DST, DIFF_WEIGHTS, DIFF_BIAS, WORKSPACE = 129, 145, 161, 169, 64
+MEAN, VARIANCE, SCALE, SHIFT, DIFF_SCALE, DIFF_SHIFT = 49, 50, 51, 52, 255, 256
+BACKWARD = 128  # dnnl_prop_kind_t
+USE_SCALE_AND_SHIFT, FUSE_NORM_RELU = 0x2 | 0x4, 0x8  # dnnl_normalization_flags_t
 QUERY_IMPLEMENTATION = 8  # dnnl_query_t
 SCRATCHPAD, SCRATCHPAD_BY_USER, QUERY_SCRATCHPAD = 80, 1, 136
 QUERY_SRC, QUERY_DIFF_SRC, QUERY_WEIGHTS, QUERY_DIFF_WEIGHTS, QUERY_DST, QUERY_DIFF_DST = 129, 130, 131, 132, 133, 134
 QUERY_WORKSPACE = 135
-ISA_AVX512_BF16, ISA_AMX = 0xE7, 0xFEF  # dnnl_cpu_isa_t: sets of bits, each holding those before it
+ISA_AVX512, ISA_AVX512_BF16, ISA_AMX = 0x27, 0xE7, 0xFEF  # dnnl_cpu_isa_t: sets of bits, each holding those before it
 
 
 class Unavailable(Exception):
@@ -93,6 +96,14 @@ _SIGNATURES = {
         c_int,
         [c_void_p, c_void_p, c_int, *[c_void_p] * 3, c_float, c_float, *[c_void_p] * 2],
     ),
+    "dnnl_batch_normalization_forward_primitive_desc_create": (
+        c_int,
+        [c_void_p, c_void_p, c_int, c_void_p, c_void_p, c_float, c_uint, c_void_p],
+    ),
+    "dnnl_batch_normalization_backward_primitive_desc_create": (
+        c_int,
+        [c_void_p, c_void_p, c_int, c_void_p, c_void_p, c_void_p, c_float, c_uint, c_void_p, c_void_p],
+    ),
     "dnnl_pooling_forward_primitive_desc_create": (c_int, [c_void_p, c_void_p, c_int, c_int, *[c_void_p] * 8]),
     "dnnl_pooling_backward_primitive_desc_create": (c_int, [c_void_p, c_void_p, c_int, *[c_void_p] * 9]),
 }
@@ -137,6 +148,11 @@ class Library:
     def has_bf16(self) -> bool:
         """Whether this CPU multiplies bf16 numbers (AMX or AVX512-BF16) and oneDNN may use it."""
         return self.isa & ISA_AVX512_BF16 == ISA_AVX512_BF16
+
+    @property
+    def block(self) -> int:
+        """Channels side by side in the layout for which there are vector kernels."""
+        return 16 if self.isa & ISA_AVX512 == ISA_AVX512 else 8
 
     def stream(self, number: int = 0) -> c_void_p:
         """What primitives are run on: threads at work at the same time take different numbers."""

@@ -29,7 +29,6 @@ from segkit.engine.onednn.library import (
 from segkit.engine.onednn.primitives import Descriptor, Primitive, Reorder, buffer, created
 
 MAX_POOLING = "oneDNN, max-pooling"
-BLOCK = 16  # channels side by side in oneDNN's layout
 LEAST = 1 << 16  # elements of the larger map; below, the calls cost what the kernel saves
 
 
@@ -46,7 +45,7 @@ class MaxPooling:
         strides, size, before, after = (dims(pair) for pair in window)
         window_dims = strides, size, dims([0, 0]), before, after
         name = "dnnl_pooling_forward_primitive_desc_create"
-        for tag in (None, BLOCKED):
+        for tag in (None, BLOCKED[library.block]):
             inner = [Descriptor.of(library, shape, F32, tag=tag) for shape in (x, y)]
             head = (POOLING_MAX, *(d.pointer for d in inner), *window_dims)
             self._forward = Primitive(library, created(library, name, FORWARD_TRAINING, *head))
@@ -54,7 +53,7 @@ class MaxPooling:
                 break
         else:
             raise OneDNNError("oneDNN: max-pooling: no fast kernel")
-        if tag == BLOCKED and x[1] < BLOCK // 2:
+        if tag is not None and x[1] < library.block // 2:
             raise OneDNNError("oneDNN: max-pooling: no fast kernel for few channels")
         places = self._forward.layout(QUERY_WORKSPACE)
         self._places = places.size

@@ -164,6 +164,11 @@ def buffer(size: int) -> paddle.Tensor:
     return paddle.empty([size], dtype="uint8")
 
 
+def array(tensor: paddle.Tensor) -> np.ndarray:
+    """All numbers of a contiguous float32 tensor on the CPU in a row, without a copy. The tensor must outlive it."""
+    return np.ctypeslib.as_array((ctypes.c_float * tensor.size).from_address(tensor.data_ptr()))
+
+
 def _free_with(holder: object, destroy: Callable[[c_void_p], int], pointer: c_void_p) -> None:
     weakref.finalize(holder, destroy, pointer).atexit = False  # at exit the library itself may already be gone
 

@@ -24,20 +24,19 @@ from segkit.engine.onednn.primitives import Descriptor, Primitive, Reorder, buff
 
 BILINEAR = "oneDNN, bilinear"
 LEAST = 1 << 15  # elements of the larger map; below, the calls cost what the kernel saves
-BLOCK = 16  # channels side by side in oneDNN's layout
 
 
 class Resampling:
     """The primitives of one pair of shapes. Methods run inside `library.session()`, on contiguous float32 tensors.
 
-    From 8 channels on the maps are put into blocks of 16 channels for it: that is where oneDNN's kernel has vectors,
+    From half a block on the maps are put into blocks of channels (8 or 16) for it: there oneDNN's kernel has vectors,
     and with both reorders it takes half of Paddle's time or less. Fewer channels would be padded too much.
     """
 
     def __init__(self, library: Library, x: tuple[int, ...], y: tuple[int, ...]):
         self._shapes = list(x), list(y)
         outer = [Descriptor.of(library, shape, F32) for shape in (x, y)]
-        tag = BLOCKED if x[1] >= BLOCK // 2 else None
+        tag = BLOCKED[library.block] if x[1] >= library.block // 2 else None
         inner = [Descriptor.of(library, shape, F32, tag=tag) for shape in (x, y)]
         pointers = [d.pointer for d in inner]
         head = (RESAMPLING_LINEAR, None, *pointers)

@@ -36,6 +36,41 @@ def agrees(library: Library, bf16: bool) -> None:
     _restore(before)
 
 
+def chained() -> dict[str, np.ndarray]:
+    """What two convolutions with BatchNorm give, one with ReLU: output, gradients, running statistics, by name.
+
+    The ReLU lets every other channel through as a whole: where a number is near 0, rounding would decide.
+    """
+    before = counts.copy()
+    numbers = np.random.default_rng(0)
+    fixed = lambda *shape: _assigned(numbers.standard_normal(shape))  # noqa: E731
+    layers = []
+    for into, out in ((4, 8), (8, 8)):
+        layers.append(paddle.nn.Conv2D(into, out, 3, padding=1, weight_attr=fixed(out, into, 3, 3), bias_attr=False))
+        layers.append(paddle.nn.BatchNorm2D(out, weight_attr=_assigned(np.ones(out)), bias_attr=_assigned([6, -6] * 4)))
+    model = paddle.nn.Sequential(*layers[:2], paddle.nn.ReLU(), *layers[2:])
+    x, weigh = (numbers.standard_normal((2, c, 9, 7)).astype("float32") for c in (4, 8))
+    y, into_x = _outputs(model, [x], paddle.to_tensor(weigh))
+    found = {f"gradient of {name}": p.grad.numpy() for name, p in model.named_parameters() if not p.stop_gradient}
+    found.update((name, p.numpy()) for name, p in model.named_parameters() if p.stop_gradient)  # running statistics
+    _restore(before)
+    return {"output": y, "gradient of the input": into_x, **found}
+
+
+def _assigned(values: Any) -> Any:
+    """An initializer that leaves the random numbers of the run alone."""
+    return paddle.nn.initializer.Assign(np.asarray(values, "float32"))
+
+
+def difference(found: dict[str, np.ndarray], expected: dict[str, np.ndarray], bf16: bool) -> str | None:
+    """What is further from `expected` than it may be, None where nothing is."""
+    for name, b in expected.items():
+        far = float(np.abs(found[name] - b).max() / np.abs(b).max())
+        if not far <= TOLERANCE[bf16]:
+            return f"{name} of a small one differs from Paddle's by {far:.1e}"
+    return None
+
+
 def reached() -> None:
     """`Unavailable` unless Paddle's functions go through the hooks (its internals may change), and the other kernels
     give what numpy gives."""
