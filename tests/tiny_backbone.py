@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from paddle import Tensor, nn
 
+from segkit.models.backbones.hrformer import HRFormer
 from segkit.models.layers import ConvBNReLU
 from segkit.registry import BACKBONES
 
@@ -35,3 +36,10 @@ class TinyBackbone(nn.Layer):
 
     def forward(self, x: Tensor) -> list[Tensor]:
         return self.stages(self.stem(x))
+
+
+@BACKBONES.register
+class TinyHRFormer(HRFormer):
+    """`HRFormer` of a block in each branch, 8 wide."""
+
+    width, heads, windows, modules, blocks = 8, (1, 2, 2), (3, 3), (1, 1), 1
