@@ -107,13 +107,16 @@ def test_benchmark(exported, tmp_path, monkeypatch, caplog):
         assert 0 <= share <= 1 and share == pytest.approx(spent, abs=1e-3)
     assert found["peak_memory_mib"] > 10
     assert json.loads(json.dumps(result)) == result
-    assert re.search(r"end to end +\d+\.\d\d .*\n.*images in .* a second, peak memory .*; bound by: ", caplog.text)
+    assert re.search(r"end to end +\d+\.\d\d .*\n.*images in .* a second, peak memory .*\nbound by ", caplog.text)
+    assert set(found["waits"]) == {"read", "finish"} and sum(found["waits"].values()) <= 1
 
 
 def test_what_bounds_the_run():
-    assert timing.bound_by({"read": 0.9, "run": 0.5, "mask": 0.1, "write": 0.2}) == "decode + preprocess"
-    assert timing.bound_by({"read": 0.5, "run": 0.98, "mask": 0.4, "write": 0.5}) == "run"
-    assert timing.bound_by({"read": 0.5, "run": 0.6, "mask": 0.3, "write": 0.5}) == "write"
+    clock = timing.Clock()
+    clock.seconds.update(mask=[0.2], write=[0.3])
+    for read, finish, expected in ((6, 1, "decode + preprocess"), (1, 1, "run"), (1, 6, "write")):
+        clock.waits.update(read=read, finish=finish)
+        assert timing.bound_by(clock, 10.0) == expected
     clock = timing.Clock()
     with clock.stage("run", 4):
         pass

@@ -32,6 +32,11 @@ class Background:
         self._pending.append((size, future))
         return future
 
+    def wait(self) -> None:
+        """Until all that was submitted is done."""
+        while self._pending:
+            self._collect()
+
     def _collect(self) -> None:
         size, future = self._pending.popleft()
         self._held -= size
@@ -42,8 +47,8 @@ class Background:
 
     def __exit__(self, kind: Any, *_: Any) -> None:
         try:
-            while kind is None and self._pending:
-                self._collect()
+            if kind is None:
+                self.wait()
         finally:
             for _, future in self._pending:
                 future.cancel()

@@ -92,6 +92,8 @@ class Stages:
                 if item.is_video:
                     self._video(item, background)
                     bar.update()
+            with self.clock.waiting("finish"):
+                background.wait()
 
     def alone(self, item: Item) -> None:
         """One photo from file to file with nothing beside it, for the clock."""
@@ -109,12 +111,22 @@ class Stages:
             return error
 
     def _good(self, found: Iterable[Union[Loaded, InputError]], bar: Any) -> Iterator[Loaded]:
-        for loaded in found:
+        for loaded in self._awaited(found):
             if isinstance(loaded, InputError):
                 self.failed.append(str(loaded))
             else:
                 yield loaded
             bar.update()
+
+    def _awaited(self, found: Iterable[T]) -> Iterator[T]:
+        """The same, with the time that they let the engine wait counted."""
+        items = iter(found)
+        while True:
+            with self.clock.waiting("read"):
+                item = next(items, _END)
+            if item is _END:
+                return
+            yield item
 
     def _outputs(self, batch: list[Loaded]) -> list[np.ndarray]:
         with self.clock.stage("run", len(batch)):
@@ -129,10 +141,11 @@ class Stages:
         self, batch: list[Loaded], outputs: list[np.ndarray], background: Background, is_frame: bool = False
     ) -> list[Future]:
         """Have the rest done. Each future gives (photo, mask)."""
-        return [
-            background.submit(_held(loaded.photo, output), self._finish, loaded, output, is_frame)
-            for loaded, output in zip(batch, outputs)
-        ]
+        with self.clock.waiting("finish"):
+            return [
+                background.submit(_held(loaded.photo, output), self._finish, loaded, output, is_frame)
+                for loaded, output in zip(batch, outputs)
+            ]
 
     def _finish(self, loaded: Loaded, output: np.ndarray, is_frame: bool) -> tuple[Photo, np.ndarray]:
         with self.clock.stage("mask"):
@@ -172,7 +185,7 @@ class Stages:
         def add(found: Future) -> None:
             video.add(self.writer.overlay(*found.result()), source.rate)
 
-        for batch, outputs in self._segmented(prefetched(load, ahead(source.frames()), self.readers)):
+        for batch, outputs in self._segmented(self._awaited(prefetched(load, ahead(source.frames()), self.readers))):
             for loaded, future in zip(batch, self._submit(batch, outputs, background, is_frame=True)):
                 if video is not None:
                     in_order.submit(2 * loaded.photo.image.nbytes, add, future)

@@ -15,10 +15,12 @@ TOTAL = "end to end"
 
 
 class Clock:
-    """Seconds a photo of each stage. Threads may use it at the same time."""
+    """Seconds a photo of each stage, which threads may count at the same time, and in `waits` the seconds for which
+    the engine's thread waited for photos ("read") and for masks to be finished ("finish")."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, list[float]] = {name: [] for name in (*STAGES, TOTAL)}
+        self.waits = {"read": 0.0, "finish": 0.0}
 
     @contextlib.contextmanager
     def stage(self, name: str, photos: int = 1) -> Iterator[None]:
@@ -27,6 +29,15 @@ class Clock:
         yield
         share = (time.perf_counter() - begin) / photos
         self.seconds[name] += [share] * photos
+
+    @contextlib.contextmanager
+    def waiting(self, name: str) -> Iterator[None]:
+        """Count the block's time as waiting. For the engine's thread alone."""
+        begin = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.waits[name] += time.perf_counter() - begin
 
     def add(self, name: str, seconds: float) -> None:
         """Count one photo's time."""
@@ -44,17 +55,18 @@ def latencies(clock: Clock) -> dict[str, dict[str, float]]:
 
 
 def busy_shares(clock: Clock, wall: float, threads: Mapping[str, int]) -> dict[str, float]:
-    """Share of the time `wall` (seconds) that the `threads` of each stage worked; some stages share theirs."""
+    """Share of the time `wall` (seconds) for which the `threads` of each stage were at work, waiting for a core
+    included; some stages share theirs."""
     return {name: round(sum(clock.seconds[name]) / (wall * threads[name]), 4) for name in STAGES}
 
 
-def bound_by(busy: Mapping[str, float]) -> str:
-    """The stage that was busy most; postprocessing and writing are done by the same threads, and count together."""
-    together = {"read": busy["read"], "run": busy["run"], "finish": busy["mask"] + busy["write"]}
-    top = max(together, key=lambda name: together[name])
-    if top != "finish":
-        return STAGES[top]
-    return STAGES["mask" if busy["mask"] > busy["write"] else "write"]
+def bound_by(clock: Clock, wall: float) -> str:
+    """What the run's time depends on: the stage for which the engine mostly waited, or the engine itself."""
+    shares = {**clock.waits, "run": wall - sum(clock.waits.values())}
+    top = max(shares, key=lambda name: shares[name])
+    if top == "finish":
+        top = max(("mask", "write"), key=lambda name: sum(clock.seconds[name]))
+    return STAGES[top]
 
 
 def peak_memory() -> Optional[float]:
@@ -75,6 +87,8 @@ def table(found: Mapping[str, Any]) -> str:
         cells = "".join(f"{row[key]:10.2f}" for key in ("median_ms", "p90_ms", "p99_ms"))
         lines.append(f"{STAGES.get(name, name):22}{cells}{busy}")
     memory = "" if found["peak_memory_mib"] is None else f", peak memory {found['peak_memory_mib']:.0f} MiB"
+    waits = ", ".join(f"for {STAGES.get(name, 'masks')} {share:.0%}" for name, share in found["waits"].items())
     speed = f"{found['seconds']:.2f} s, {found['images_per_second']:.2f} a second"
-    lines.append(f"the whole run: {found['images']} images in {speed}{memory}; bound by: {found['bound_by']}")
+    lines.append(f"the whole run: {found['images']} images in {speed}{memory}")
+    lines.append(f"bound by {found['bound_by']} (the engine waited {waits} of the time)")
     return "\n".join(lines)
