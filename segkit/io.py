@@ -23,6 +23,7 @@ import numpy as np
 
 from segkit import bands, exif, header
 from segkit._cv2 import cv2
+from segkit.dist import is_main
 from segkit.errors import InputError
 from segkit.log import warn_once
 from segkit.palette import voc_palette
@@ -183,6 +184,21 @@ def write_bytes_atomic(path: PathLike, data: bytes, sync: bool = False) -> None:
         full = error.errno in (errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", None))  # no EDQUOT on Windows
         mend = "Make room there" if full else "Make it writable"
         raise InputError(f"{target}: cannot be written ({error.strerror}). {mend} or choose another folder.") from error
+
+
+def prepare_folder(save_dir: Path) -> None:
+    """Make `save_dir` and try to write there, so that a read-only place is known before the work, not after it."""
+    if not is_main():
+        return
+    trial = save_dir / ".write_test"
+    try:
+        save_dir.mkdir(parents=True, exist_ok=True)
+        trial.write_bytes(b"")
+        trial.unlink()
+    except OSError as error:
+        raise InputError(
+            f"--save_dir {save_dir}: cannot be written ({error.strerror or error}). Choose another folder."
+        ) from error
 
 
 def overlay(image: np.ndarray, mask: np.ndarray, palette: np.ndarray, opacity: float = 0.6) -> np.ndarray:

@@ -106,7 +106,7 @@ class PredictOptions(TestTimeOptions):
     """Settings of `segkit predict`."""
 
     image_path: Optional[str] = option(
-        None, "photo, folder, glob, .txt list, video or number of a camera", required=True
+        None, "photo, folder, glob, .txt list, video, or number or URL of a camera", required=True
     )
     save_dir: str = option("output/result", "folder for masks and overlays")
     aug_pred: Optional[bool] = option(None, "average over scales and flips (config: test_config.aug_pred)")
@@ -162,7 +162,7 @@ class InferOptions(EngineOptions):
 
     config: str = option("", "deploy.yaml of an exported folder, or the folder", required=True)
     image_path: Optional[str] = option(
-        None, "photo, folder, glob, .txt list, video or number of a camera", required=True
+        None, "photo, folder, glob, .txt list, video, or number or URL of a camera", required=True
     )
     batch_size: int = option(1, "photos of one size run together")
     save_dir: str = option("output/infer", "folder for the masks")

@@ -15,6 +15,7 @@ from PIL import Image
 from segkit import io
 from segkit.data.shapes import draw_shapes
 from segkit.deploy import stages, video
+from segkit.deploy.inputs import collect
 from segkit.deploy.pipeline import Segmenter
 from segkit.deploy.windows import Windows
 from segkit.engine.segmenter import load
@@ -241,6 +242,41 @@ def test_background_has_no_outline_of_its_own():
     mask[8:12, 8:12] = 0
     assert [value for value, _ in outlines(mask, background=0)] == [1, 0]
     assert [value for value, _ in outlines(mask)] == [0, 1, 0]
+
+
+def test_the_same_file_twice_is_segmented_once(infer, tmp_path, capsys):
+    io.write_png(tmp_path / "a.png", photo(8, 9))
+    (tmp_path / "list.txt").write_text(f"a.png\n{tmp_path}/a.png\n./a.png\n")
+    assert infer(tmp_path / "list.txt") == 0
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["a.png"]
+    said = capsys.readouterr().err
+    assert "2 of 3 inputs are named twice, and segmented once" in said and "taken by another" not in said
+
+
+def test_streams_are_cameras():
+    (item,) = collect("rtsp://127.0.0.1:1/live", "out")
+    assert item.is_camera and item.is_video and item.name == "stream"
+
+
+def test_a_place_that_cannot_be_written_is_known_first(infer, tmp_path, capsys):
+    io.write_png(tmp_path / "a.png", photo(8, 9))
+    (tmp_path / "out").write_text("in the way")
+    assert infer(tmp_path / "a.png") == 2
+    assert f"--save_dir {tmp_path / 'out'}: cannot be written (File exists)" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("(ResourceExhausted) Out of memory error on GPU 0")])
+def test_a_photo_too_big_for_the_memory(infer, tmp_path, capsys, monkeypatch, error):
+    def full(self, photos, scores):
+        raise error
+
+    monkeypatch.setattr(Segmenter, "outputs", full)
+    io.write_png(tmp_path / "a.png", photo(8, 9))
+    assert infer(tmp_path / "a.png") == 2
+    said = capsys.readouterr().err
+    assert (
+        "a.png: the memory does not suffice (9x8 pixels, 1 at a time). Go over it in windows, with --is_slide" in said
+    )
 
 
 def test_reading_ahead_is_bounded_in_bytes():

@@ -66,6 +66,7 @@ def infer(options: InferOptions) -> dict[str, Any]:
     items = collect(options.image_path, options.save_dir)
     backend = open_backend(spec, options, _tuning_inputs(spec, items, options, windows))
     model = segmenter(spec, backend, windows)
+    io.prepare_folder(Path(options.save_dir))
     if options.print_detail:
         logger.info("%s, %s on %s: %s", spec.folder, backend.name, options.device, _counted(items))
     stages = Stages(model, _Writer(model, options), _grouping(options.batch_size), engines=backend.parallel)

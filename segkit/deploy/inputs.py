@@ -10,14 +10,15 @@ from pathlib import Path
 
 from segkit.errors import InputError
 from segkit.io import IMAGE_SUFFIXES
-from segkit.log import logger
+from segkit.log import warn_once
 
+_STREAMS = ("rtsp://", "rtmp://", "udp://", "http://", "https://")
 VIDEOS = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".flv")
 
 
 @dataclass(frozen=True)
 class Item:
-    """One input: `path`, of a camera its number, and `name`, the path of its results below each output folder,
+    """One input: `path`, of a camera its number or URL, and `name`, the path of its results below each output folder,
     without a suffix."""
 
     path: str
@@ -32,12 +33,14 @@ class Item:
 
 def collect(image_path: str | None, save_dir: str | os.PathLike[str]) -> list[Item]:
     """The inputs that a file, a folder (with its sub-folders), a glob or a .txt list (one path a line, relative
-    to the list) names, or the camera of a number. What lies in `save_dir` is left out of folders: those are earlier
-    results."""
+    to the list) names, or the camera of a number or URL, each once. What lies in `save_dir` is left out of folders:
+    those are earlier results."""
     if not image_path:
         raise InputError("--image_path is missing. Give a photo, a folder, a glob, a .txt list or a video.")
     if image_path.isdecimal() and not os.path.exists(image_path):
         return [Item(image_path, f"camera_{int(image_path)}", is_camera=True)]
+    if image_path.lower().startswith(_STREAMS):
+        return [Item(image_path, "stream", is_camera=True)]
     suffixes = (*IMAGE_SUFFIXES, *VIDEOS)
     if os.path.isdir(image_path):
         root, paths = image_path, _walk(image_path, os.path.realpath(save_dir), suffixes)
@@ -106,8 +109,13 @@ def _glob_root(pattern: str) -> str:
 
 def _named(root: str, paths: Iterable[str]) -> list[Item]:
     """Items with names that do not collide, also where the file system ignores case."""
-    items, taken = [], set()
-    for path in paths:
+    items: list[Item] = []
+    taken: set[str] = set()
+    given = list(paths)
+    once = list({os.path.abspath(path): path for path in given}.values())
+    if len(once) < len(given):
+        warn_once(f"{root}: {len(given) - len(once)} of {len(given)} inputs are named twice, and segmented once.")
+    for path in once:
         relative = os.path.relpath(os.path.abspath(path), os.path.abspath(root))
         if relative.startswith(os.pardir):
             relative = os.path.basename(path)
@@ -117,7 +125,7 @@ def _named(root: str, paths: Iterable[str]) -> list[Item]:
             name = f"{stem}_{suffix[1:]}" if count == 1 else f"{stem}_{suffix[1:]}_{count}"
             count += 1
         if name != stem:
-            logger.warning("%s: its results are saved as %s, because %s is taken by another file.", path, name, stem)
+            warn_once(f"{path}: its results are saved as {name}, because {stem} is taken by another file.")
         taken.add(name.lower())
         items.append(Item(path, name))
     return items

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
+import re
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -31,6 +32,7 @@ WRITERS = 2  # threads that compute masks and pictures and write them
 # Bytes a pixel that a photo takes until it has gone through the network: decoded, being normalised, normalised.
 _BYTES_A_PIXEL = 32
 _END: Any = object()
+_NO_MEMORY = re.compile("out of memory|bad_alloc|ResourceExhausted|can't allocate|could not allocate", re.IGNORECASE)
 
 
 @dataclass
@@ -129,8 +131,17 @@ class Stages:
             yield item
 
     def _outputs(self, batch: list[Loaded]) -> list[np.ndarray]:
-        with self.clock.stage("run", len(batch)):
-            return self.model.outputs([loaded.photo for loaded in batch], self.writer.scores)
+        try:
+            with self.clock.stage("run", len(batch)):
+                return self.model.outputs([loaded.photo for loaded in batch], self.writer.scores)
+        except (MemoryError, RuntimeError) as error:
+            if not isinstance(error, MemoryError) and not _NO_MEMORY.search(str(error)):
+                raise
+            height, width = batch[0].photo.image.shape[:2]
+            raise InputError(
+                f"{batch[0].photo.path}: the memory does not suffice ({width}x{height} pixels, {len(batch)} at a time). "
+                "Go over it in windows, with --is_slide --crop_size 512 512, or take a smaller --batch_size."
+            ) from error
 
     def _segmented(self, photos: Iterable[Loaded]) -> Iterator[tuple[list[Loaded], list[np.ndarray]]]:
         """Batches with what the engine says of them, in order; in this thread unless it takes several side by side."""

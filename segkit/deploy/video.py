@@ -38,7 +38,7 @@ class Source:
         self.rate, self.count = 25.0, None
 
     def __enter__(self) -> Source:
-        self._capture = cv2.VideoCapture(int(self._item.path) if self._item.is_camera else self._item.path)
+        self._capture = _opened(int(self._item.path) if self._item.path.isdecimal() else self._item.path)
         self.rate = self._capture.get(cv2.CAP_PROP_FPS) or self.rate
         count = int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT))
         self.count = count if count > 0 and not self._item.is_camera else None
@@ -64,12 +64,23 @@ class Source:
         if number == 0 and self._item.is_camera:
             raise UnreadableVideo(
                 f"camera {self._item.path}: it gives no picture (there is no such camera, or another program has it). "
-                "Close that program, or give another number: --image_path 1."
+                "Close that program, or give another number or URL: --image_path 1."
             )
         if number == 0:
             raise UnreadableVideo(
                 f"{self._item.path}: this video has no frame that OpenCV can read. Convert it to H.264 in an .mp4 file."
             )
+
+
+def _opened(source: Any) -> Any:
+    """OpenCV's reader of a file, a camera's number or a URL, without its remarks: what is wrong is said in one line."""
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # FFmpeg's "quiet"
+    logging = cv2.utils.logging
+    before = logging.setLogLevel(logging.LOG_LEVEL_SILENT)
+    try:
+        return cv2.VideoCapture(source)
+    finally:
+        logging.setLogLevel(before)
 
 
 class OverlayWriter:

@@ -318,18 +318,3 @@ def move_aside(save_dir: Path) -> None:
     for path in (*weights, *records):
         path.rename(target / path.name)
     logger.info("%s held an earlier run: moved to %s. (To go on from it: --resume_model %s.)", save_dir, target, target)
-
-
-def prepare_folder(save_dir: Path) -> None:
-    """Make `save_dir` and try to write there, so that a read-only place is known before training."""
-    if not is_main():
-        return
-    trial = save_dir / ".write_test"
-    try:
-        save_dir.mkdir(parents=True, exist_ok=True)
-        trial.write_bytes(b"")
-        trial.unlink()
-    except OSError as error:
-        raise InputError(
-            f"--save_dir {save_dir}: cannot be written ({error.strerror or error}). Choose another folder."
-        ) from error

@@ -20,11 +20,11 @@ from segkit.deploy.spec import FILE, DeploySpec
 from segkit.deploy.windows import Windows
 from segkit.engine import apply
 from segkit.engine.accelerate import channels_last
-from segkit.engine.checkpoint import prepare_folder
 from segkit.engine.device import init_distributed, set_up_device
 from segkit.engine.memory import tune_malloc
 from segkit.engine.weights import load_weights, weights_file
 from segkit.errors import InputError, list_problems
+from segkit.io import prepare_folder
 from segkit.log import logger
 from segkit.options import InferOptions, PredictOptions, TestTimeOptions
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import paddle
 
-from segkit import build, optim
+from segkit import build, io, optim
 from segkit.config import Config
 from segkit.data.check import quick_check
 from segkit.dist import is_main, rank, world_size
@@ -98,7 +98,7 @@ def prepare(cfg: Config, options: TrainOptions) -> Run:
     if device == "cpu":
         tune_malloc()
     save_dir = Path(options.save_dir)
-    checkpoint.prepare_folder(save_dir)
+    io.prepare_folder(save_dir)
     checkpoint.tidy(save_dir)
     resume = checkpoint.find(options.resume_model, save_dir) if options.resume_model else None
     info = build.data_info(cfg)
