@@ -137,9 +137,10 @@ class Stages:
         except (MemoryError, RuntimeError) as error:
             if not isinstance(error, MemoryError) and not _NO_MEMORY.search(str(error)):
                 raise
-            height, width = batch[0].photo.image.shape[:2]
+            photo = batch[0].photo
+            size = "{1}x{0}".format(*photo.image.shape)
             raise InputError(
-                f"{batch[0].photo.path}: the memory does not suffice ({width}x{height} pixels, {len(batch)} at a time). "
+                f"{photo.path}: the memory does not suffice ({size} pixels, {len(batch)} at a time). "
                 "Go over it in windows, with --is_slide --crop_size 512 512, or take a smaller --batch_size."
             ) from error
 
