@@ -41,12 +41,15 @@ def main() -> None:
     flags.add_argument("--big", type=int, default=60, help="copies of photos of 8 megapixels (default %(default)s)")
     flags.add_argument("--size", type=int, default=256, help="sides of the network's input (default %(default)s)")
     flags.add_argument("--backends", nargs="+", default=["openvino", "paddle"], help="engines (default: %(default)s)")
+    flags.add_argument("--sets", nargs="+", choices=SETS, default=list(SETS), help="photos (default: both)")
+    flags.add_argument("--work", type=Path, metavar="DIR", help="keep the exported model there, and take it from there")
     args = flags.parse_args()
     with tempfile.TemporaryDirectory() as root:
-        folder = Path(root)
-        child([sys.executable, "-c", _EXPORT, str(folder), str(args.size)])
-        for name, flag in SETS.items():
-            copies(args.data / name / "images", folder / name, getattr(args, flag))
+        folder = args.work or Path(root)
+        if not (folder / "exported").is_dir():
+            child([sys.executable, "-c", _EXPORT, str(folder.resolve()), str(args.size)])
+        for name in args.sets:
+            copies(args.data / name / "images", folder / name, getattr(args, SETS[name]))
         results = alternate(sides(args, folder), args.rounds)
     about = machine("paddlepaddle", "openvino", "onnxruntime", "opencv-python", "opencv-python-headless")
     print(f"{about}; BiSeNetV2 at {args.size}x{args.size}, {args.rounds} rounds\n")
@@ -71,7 +74,8 @@ sys.exit(main(["export", "--model_path", str(best), "--save_dir", str(root / "ex
 def copies(source: Path, target: Path, count: int) -> None:
     """`count` copies of the photos in `source`, each a file of its own."""
     photos = sorted(path for path in source.iterdir() if path.suffix.lower() in (".jpg", ".jpeg", ".png"))
-    target.mkdir()
+    shutil.rmtree(target, ignore_errors=True)
+    target.mkdir(parents=True)
     for number in range(count):
         photo = photos[number % len(photos)]
         shutil.copyfile(photo, target / f"{number:04d}{photo.suffix}")
@@ -80,7 +84,7 @@ def copies(source: Path, target: Path, count: int) -> None:
 def sides(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """Every set through every engine, by segkit and by the loop."""
     made: dict[str, Any] = {}
-    for name in SETS:
+    for name in args.sets:
         for engine in args.backends:
 
             def at_once(name: str = name, engine: str = engine) -> Result:
