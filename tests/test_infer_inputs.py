@@ -81,7 +81,7 @@ def test_a_video_among_photos(infer, predict, tmp_path, batch):
 class Camera:
     """OpenCV's VideoCapture of a camera that sends a signal to this process after some frames."""
 
-    after, number = 6, signal.SIGINT
+    after, number = 40, signal.SIGINT  # more than are read ahead
 
     def __init__(self, source):
         self.source, self.count = source, 0
