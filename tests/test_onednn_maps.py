@@ -45,6 +45,16 @@ def test_bilinear_equals_paddles(seed: int, monkeypatch: pytest.MonkeyPatch) -> 
     assert max(distance(a, b) for a, b in zip(got, expected)) < 1e-4
 
 
+@pytest.mark.parametrize("scales", [(2, 2), (3, 3), (4, 2), (5, 3), (8, 8), (2, 1), (16, 16)])
+@pytest.mark.parametrize("shape", [(2, 16, 5, 7), (3, 19, 1, 4), (4, 2, 6, 1), (1, 1, 3, 3)])
+def test_enlargement_by_whole_numbers(shape: Any, scales: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resampling, "LEAST", 0)
+    x = np.random.default_rng(0).standard_normal(shape).astype("float32")
+    size = [n * s for n, s in zip(shape[2:], scales)]
+    expected, got = both(lambda: run(lambda t: F.interpolate(t, size=size, mode="bilinear"), [x]), resampling.BILINEAR)
+    assert max(distance(a, b) for a, b in zip(got, expected)) < 1e-5
+
+
 def test_bilinear_of_a_view_and_without_gradients() -> None:
     x = np.random.default_rng(0).standard_normal((2, 30, 64, 16)).astype("float32")
 
