@@ -152,6 +152,7 @@ def main() -> None:
         rows = [
             [name, *(statistics.median(run[key] for run in runs) for key in ("rate", "p50", "p99", "others"))]
             for name, runs in results.items()
+            if runs
         ]
         about = harness.machine("fastapi", "uvicorn", "onnxruntime", "openvino", "paddlepaddle")
         print(about + "\n")

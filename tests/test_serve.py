@@ -462,6 +462,48 @@ def test_without_the_extra(monkeypatch, capsys):
     )
 
 
+@pytest.fixture
+def hurried(service, monkeypatch):
+    """A socket's address of a server in a thread that waits 0.3 s for headers."""
+    monkeypatch.setattr(server, "_HEADERS", 0.3)
+    listening = server._listen("127.0.0.1", 0)
+    running = server._Server(service, 5)
+    thread = threading.Thread(target=running.run, kwargs={"sockets": [listening]})
+    thread.start()
+    yield listening.getsockname()
+    running.should_exit = True
+    thread.join()
+
+
+def test_headers_that_never_end(hurried):
+    whole = b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n"
+    for first, answers in ((b"", 0), (whole[:30], 0), (whole + whole[:30], 1)):
+        connection = socket.create_connection(hurried, timeout=10)
+        connection.sendall(first)
+        got = b""
+        begin = time.monotonic()
+        while part := connection.recv(1000):
+            got += part
+            if first[len(whole) :] and time.monotonic() - begin < 0.25:  # a byte at a time does not help
+                time.sleep(0.1)
+                connection.sendall(b"x")
+        assert got.count(b"200 OK") == answers and time.monotonic() - begin < 5
+        connection.close()
+
+
+def test_a_refused_body_is_read_to_its_end_so_that_the_reply_is_seen(hurried):
+    connection = http.client.HTTPConnection(*hurried, timeout=20)
+    connection.request("POST", "/predict", bytes(30 << 20), PNG)
+    reply = connection.getresponse()
+    assert reply.status == 413 and reply.getheader("connection") == "close"
+    assert json.load(reply)["error"]["status"] == 413
+    connection.close()
+    with socket.create_connection(hurried, timeout=10) as asking:  # who asks before sending is told at once
+        head = "POST /predict HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 99999999\r\n\r\n"
+        asking.sendall(head.encode())
+        assert asking.recv(1000).startswith(b"HTTP/1.1 413")
+
+
 # -- a server of its own
 
 

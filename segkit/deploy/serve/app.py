@@ -114,7 +114,7 @@ def _application(service: Service) -> FastAPI:
     app = FastAPI(
         title="segkit serve",
         version=__version__,
-        description="Semantic segmentation of photos. Errors are JSON: `{error: {status, reason, message}}`.",
+        description="Semantic segmentation of photos. Errors are JSON: {error: {status, reason, message}}.",
         docs_url=None,  # FastAPI's own pages load their scripts from elsewhere
         redoc_url=None,
     )
