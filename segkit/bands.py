@@ -43,6 +43,8 @@ def decode_tiff(data: bytes, name: str, kind: str = "") -> np.ndarray:
             refuse_bomb(page.imagewidth, page.imagelength, name)
             refuse_bomb(math.prod(series.shape) // _MANY_BANDS, 1, name)
             array, axes = series.asarray(), series.axes
+            if 0 in array.shape:
+                raise ValueError(f"no pixels, shape {list(array.shape)}")
             turn = page.tags[_ORIENTATION].value if _ORIENTATION in page.tags else 1
             palette = page.photometric == 3
     except InputError:

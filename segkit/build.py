@@ -79,7 +79,7 @@ def data_info(cfg: Config) -> DataInfo:
     node = dict(cfg.data["train_dataset"])
     cls = DATASETS.get(node.pop("type"))
     _locate(cfg, node)
-    return DataInfo(**cls.info(**node))
+    return at_place(cfg, "train_dataset", lambda: DataInfo(**cls.info(**node)))
 
 
 def _locate(cfg: Config, node: dict[str, Any]) -> None:

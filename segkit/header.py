@@ -1,4 +1,5 @@
-"""Width and height from an image's first bytes, so that a file that would fill the memory is refused before decoding.
+"""Width and height from an image's first bytes, so that a file that would fill the memory is refused before decoding,
+and whether it is whole.
 
 PNG specification 11.2.2; JPEG: ITU-T T.81, B.2.2; BMP: the BITMAPCOREHEADER and BITMAPINFOHEADER; WebP: RFC 9649.
 """
@@ -7,11 +8,13 @@ from __future__ import annotations
 
 import os
 import struct
+import zlib
 
 from segkit.errors import InputError
 
 MAX_PIXELS = 1 << 28
 """Of one picture: 16384 x 16384, 0.8 GB as RGB. The variable SEGKIT_MAX_PIXELS sets another."""
+_PNG = b"\x89PNG\r\n\x1a\n"
 _NO_FRAME = (0xC4, 0xC8, 0xCC)  # JPEG markers among those of frames that begin something else
 
 
@@ -33,7 +36,7 @@ def refuse_bomb(width: int, height: int, name: str) -> None:
 def size(data: bytes) -> tuple[int, int]:
     """(width, height) as stored of an encoded JPEG, PNG, BMP or WebP; (0, 0) of anything else and of damaged ones."""
     try:
-        if data[:8] == b"\x89PNG\r\n\x1a\n":
+        if data[:8] == _PNG:
             return struct.unpack_from(">II", data, 16)
         if data[:2] == b"\xff\xd8":
             return _jpeg(data)
@@ -46,6 +49,37 @@ def size(data: bytes) -> tuple[int, int]:
     except struct.error:
         pass
     return 0, 0
+
+
+def is_sound(data: bytes) -> bool:
+    """Whether a JPEG, BMP or WebP ends where it should, and what pixels of a PNG depend on has its check sums.
+
+    OpenCV fills what is lost with gray, takes a palette with a wrong sum as it is, and at most prints a warning.
+    """
+    if data[:2] == b"\xff\xd8":
+        return data[-64:].rstrip(b"\0\r\n").endswith(b"\xff\xd9")
+    if data[:8] == _PNG:
+        return _png_is_sound(data)
+    if data[:2] == b"BM":
+        return len(data) >= struct.unpack_from("<I", data.ljust(6, b"\xff"), 2)[0] > 0
+    return data[:4] == b"RIFF" and len(data) >= 8 + struct.unpack_from("<I", data.ljust(8, b"\xff"), 4)[0]
+
+
+def _png_is_sound(data: bytes) -> bool:
+    at, seen = 8, []
+    while at + 12 <= len(data):
+        length, kind = struct.unpack_from(">I4s", data, at)
+        end = at + 8 + length
+        if kind[:1].isupper() or kind == b"tRNS":
+            if end + 4 > len(data) or zlib.crc32(data[at + 4 : end]) != struct.unpack_from(">I", data, end)[0]:
+                return False
+            if kind in (b"IHDR", b"PLTE") and kind in seen:
+                return False
+            seen.append(kind)
+        if kind == b"IEND":
+            return seen[0] == b"IHDR"
+        at = end + 4
+    return False
 
 
 def _jpeg(data: bytes) -> tuple[int, int]:

@@ -60,7 +60,8 @@ def decode_image(data: bytes, name: str, channels: int = 3) -> np.ndarray:
     if data[:4] in _TIFF:
         return _fit_channels(bands.as_picture(_decode_tiff(data, name, channels), name), channels, name)
     header.refuse_bomb(*header.size(data), name)
-    _refuse_truncated(data, name)
+    if not header.is_sound(data):
+        _open_pillow(data, name)  # strict, and it knows what some cameras append
     deep = data[:8] == _PNG and data[24:25] == b"\x10"
     flags = None if deep else {1: cv2.IMREAD_GRAYSCALE, 3: cv2.IMREAD_COLOR}.get(channels)
     flags = cv2.IMREAD_UNCHANGED if flags is None else flags | cv2.IMREAD_IGNORE_ORIENTATION
@@ -250,6 +251,8 @@ def _open_pillow(data: bytes, name: str) -> Any:
     """A Pillow image with its pixels loaded, so that damage shows here."""
     module = _pillow()
     header.refuse_bomb(*header.size(data), name)
+    if data[:8] == _PNG and not header.is_sound(data):  # Pillow minds not every check sum
+        raise unreadable(name, ValueError("a part is missing, or its check sum is wrong"))
     try:
         image = module.open(io.BytesIO(data))
         header.refuse_bomb(*image.size, name)  # of formats whose headers `header` does not know
@@ -259,22 +262,6 @@ def _open_pillow(data: bytes, name: str) -> Any:
     except Exception as error:  # its decoders raise whatever comes of damaged files
         raise unreadable(name, error) from error
     return image
-
-
-def _refuse_truncated(data: bytes, name: str) -> None:
-    """OpenCV 4 fills the lost part of a cut JPEG with gray and only prints a warning: look for the end mark, and
-    where it is not at the very end (some cameras append data) ask Pillow, which is strict."""
-    tail = data[-64:].rstrip(b"\0\r\n")
-    if data[:2] == b"\xff\xd8":
-        whole = tail.endswith(b"\xff\xd9")
-    elif data[:8] == _PNG:
-        whole = b"IEND" in tail
-    elif data[:2] == b"BM":
-        whole = len(data) >= struct.unpack_from("<I", data.ljust(6, b"\xff"), 2)[0] > 0
-    else:
-        whole = data[:4] == b"RIFF" and len(data) >= 8 + struct.unpack_from("<I", data.ljust(8, b"\xff"), 4)[0]
-    if not whole:
-        _open_pillow(data, name)
 
 
 def _pillow_knows(source: bytes | PathLike) -> bool:

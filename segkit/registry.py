@@ -80,7 +80,7 @@ class Registry:
         return sorted({*self._modules, *self._classes})
 
     def __contains__(self, name: object) -> bool:
-        return name in self._classes or name in self._modules
+        return isinstance(name, str) and (name in self._classes or name in self._modules)
 
     def get(self, name: str) -> type:
         """The class of that name. An unknown name is an `InputError` that lists near ones; an error inside

@@ -7,6 +7,7 @@ import importlib.util
 import io
 import os
 import shutil
+import signal
 import sys
 import warnings
 from pathlib import Path
@@ -81,11 +82,17 @@ def require_paddle() -> None:
 
     Where it is not installed, an `InputError` gives both install lines.
     """
-    if "paddle" in sys.modules:
-        return
-    if importlib.util.find_spec("paddle") is None:
-        raise InputError(f"PaddlePaddle is not installed. On a CPU: {CPU_LINE}. On an NVIDIA GPU: {GPU_LINE}.")
-    prepare()
+    if "paddle" not in sys.modules:
+        if importlib.util.find_spec("paddle") is None:
+            raise InputError(f"PaddlePaddle is not installed. On a CPU: {CPU_LINE}. On an NVIDIA GPU: {GPU_LINE}.")
+        prepare()
+        _import_quietly()
+    if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+        with contextlib.suppress(ValueError):  # not the main thread
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)  # Paddle's handler prints a C++ traceback
+
+
+def _import_quietly() -> None:
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said):

@@ -93,8 +93,9 @@ def read_file(path: Path, shown: str) -> MarkedDict:
         raise InputError(f"{shown}: is a folder, expected a YAML file.") from None
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{shown}: cannot be read as UTF-8 text ({error}). Save it as UTF-8.") from None
-    loader = _Loader(text)
+    loader = None
     try:
+        loader = _Loader(text)
         node = loader.get_single_node()
         data = MarkedDict() if node is None else _construct(loader, node, shown, set())
     except yaml.MarkedYAMLError as error:
@@ -106,10 +107,11 @@ def read_file(path: Path, shown: str) -> MarkedDict:
     except yaml.YAMLError as error:
         raise InputError(f"{shown}: this is not valid YAML: {error}.") from None
     finally:
-        loader.dispose()
+        if loader is not None:
+            loader.dispose()
     if not isinstance(data, MarkedDict):
-        kind = "list" if isinstance(data, list) else type(data).__name__
-        raise InputError(f"{shown}:1: a config is a mapping of keys to values (got a {kind}).")
+        kind = "a list" if isinstance(data, list) else type(data).__name__
+        raise InputError(f"{shown}:1: a config is a mapping of keys to values (got {kind}).")
     return data
 
 

@@ -10,8 +10,9 @@ from typing import Any, Optional
 import yaml
 
 from segkit.build import build
+from segkit.config.signature import fields_of
 from segkit.errors import InputError
-from segkit.registry import TRANSFORMS
+from segkit.registry import TRANSFORMS, nearest
 
 FILE = "deploy.yaml"
 OUTPUT_OPS = ("none", "softmax", "argmax")
@@ -87,6 +88,10 @@ class DeploySpec:
         built = []
         for index, node in enumerate(self.transforms):
             try:
+                for key in node.keys() - {"type"} - fields_of(TRANSFORMS.get(node["type"])).keys():
+                    takes = sorted(fields_of(TRANSFORMS.get(node["type"])))
+                    hint = nearest(str(key), takes)
+                    raise InputError(f"unknown key '{key}' of {node['type']}.{hint} It takes {', '.join(takes)}.")
                 built.append(build(TRANSFORMS, node))
             except (InputError, TypeError) as error:
                 raise InputError(f"{self.path}: Deploy.transforms.{index}: {error}") from error
