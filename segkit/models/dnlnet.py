@@ -5,12 +5,12 @@ from __future__ import annotations
 
 from typing import Sequence
 
-import paddle
 from paddle import Tensor, nn
 
 from segkit.models.attention import attend, attentive_mean
 from segkit.models.backboned import BackboneModel
-from segkit.models.layers import ConvBNReLU, DroppedConv, SpatialAuxHead, to_map
+from segkit.models.context_head import ContextHead
+from segkit.models.layers import ConvBNReLU, to_map
 from segkit.registry import MODELS
 
 
@@ -35,7 +35,7 @@ class _NonLocal(nn.Layer):
         return x + self.conv_out(pairwise + attentive_mean(values, self.conv_mask(x)))
 
 
-class _Head(nn.Layer):
+class _Head(ContextHead):
     def __init__(
         self,
         num_classes: int,
@@ -46,23 +46,15 @@ class _Head(nn.Layer):
         concat_input: bool,
         auxiliary: bool,
     ):
-        super().__init__()
         width = channels[1] // 4
+        super().__init__(num_classes, channels, width, concat_input, auxiliary, bias=False)
         self.dnl_block = _NonLocal(width, reduction, use_scale, temperature)
         self.conv0 = ConvBNReLU(channels[1], width, 3, bias=False)
         self.conv1 = ConvBNReLU(width, width, 3, bias=False)
-        self.cls = DroppedConv(width, num_classes)
-        self.aux = SpatialAuxHead(channels[0], 256, num_classes, bias=False) if auxiliary else None
-        self.conv_cat = ConvBNReLU(channels[1] + width, width, 3, bias=False) if concat_input else None
 
-    def forward(self, maps: list[Tensor]) -> list[Tensor]:
-        x = self.conv1(self.dnl_block(self.conv0(maps[1])))
-        if self.conv_cat is not None:
-            x = self.conv_cat(paddle.concat([maps[1], x], axis=1))
-        scores = [self.cls(x)]
-        if self.aux is not None and self.training:
-            scores.append(self.aux(maps[0]))
-        return scores
+    def context(self, x: Tensor) -> Tensor:
+        """[N, width, h, w]."""
+        return self.conv1(self.dnl_block(self.conv0(x)))
 
 
 @MODELS.register

@@ -10,7 +10,8 @@ from paddle import Tensor, nn
 
 from segkit.dist import world_size
 from segkit.models.backboned import BackboneModel
-from segkit.models.layers import ConvBNReLU, DroppedConv, SpatialAuxHead, to_map
+from segkit.models.context_head import ContextHead
+from segkit.models.layers import ConvBNReLU, to_map
 from segkit.registry import MODELS
 
 
@@ -46,7 +47,7 @@ class _Bases(nn.Layer):
         self.mu.set_value(self.mu * (1 - self.momentum) + now * self.momentum)
 
 
-class _Head(nn.Layer):
+class _Head(ContextHead):
     def __init__(
         self,
         num_classes: int,
@@ -57,26 +58,17 @@ class _Head(nn.Layer):
         concat_input: bool,
         auxiliary: bool,
     ):
-        super().__init__()
+        super().__init__(num_classes, channels, gc_channels, concat_input, auxiliary, bias=True)
         self.emau = bases
         self.ema_in_conv = ConvBNReLU(channels[1], ema_channels, 3)
         self.ema_mid_conv = nn.Conv2D(ema_channels, ema_channels, 1)
         self.ema_out_conv = ConvBNReLU(ema_channels, ema_channels, 1)
         self.bottleneck = ConvBNReLU(ema_channels, gc_channels, 3)
-        self.cls = DroppedConv(gc_channels, num_classes)
-        self.aux = SpatialAuxHead(channels[0], 256, num_classes) if auxiliary else None
-        self.conv_cat = ConvBNReLU(channels[1] + gc_channels, gc_channels, 3) if concat_input else None
 
-    def forward(self, maps: list[Tensor]) -> list[Tensor]:
-        x = self.ema_in_conv(maps[1])
-        x = F.relu(x + self.ema_out_conv(F.relu(self.emau(self.ema_mid_conv(x)))))
-        x = self.bottleneck(x)
-        if self.conv_cat is not None:
-            x = self.conv_cat(paddle.concat([maps[1], x], axis=1))
-        scores = [self.cls(x)]
-        if self.aux is not None and self.training:
-            scores.append(self.aux(maps[0]))
-        return scores
+    def context(self, x: Tensor) -> Tensor:
+        """[N, gc_channels, h, w]."""
+        x = self.ema_in_conv(x)
+        return self.bottleneck(F.relu(x + self.ema_out_conv(F.relu(self.emau(self.ema_mid_conv(x))))))
 
 
 @MODELS.register

@@ -40,21 +40,35 @@ class _Block(nn.Layer):
 
 
 class _STDC(nn.Layer):
-    """[N, in_channels, H, W] -> maps at 1/2, 1/4, 1/8, 1/16, 1/32 of `feat_channels` channels."""
+    """[N, in_channels, H, W] -> maps at 1/2, 1/4, 1/8, 1/16, 1/32 of `feat_channels` channels.
 
-    def __init__(self, blocks: tuple[int, ...], in_channels: int, width: int, rate: float, pretrained: str | None):
+    `relative_lr` scales the learning rate of this part. `base_channels` is the width at 1/4, 64 in published weights;
+    `pretrained` is a path that the engine loads.
+    """
+
+    blocks: tuple[int, int, int]
+    """at 1/8, 1/16 and 1/32"""
+
+    def __init__(
+        self,
+        relative_lr: float = 1.0,
+        in_channels: int = 3,
+        pretrained: str | None = None,
+        base_channels: int = 64,
+    ):
         super().__init__()
-        widths = [width * times for times in (4, 8, 16)]
-        self.feat_channels = [width // 2, width, *widths]
-        layers = [_Conv(in_channels, width // 2, 3, stride=2, padding=1), _Conv(width // 2, width, 3, 2, padding=1)]
-        for before, after, count in zip(self.feat_channels[1:], widths, blocks):
+        widths = [base_channels * times for times in (4, 8, 16)]
+        self.feat_channels = [base_channels // 2, base_channels, *widths]
+        first = [in_channels, *self.feat_channels]
+        layers = [_Conv(*first[index : index + 2], 3, stride=2, padding=1) for index in (0, 1)]
+        for before, after, count in zip(self.feat_channels[1:], widths, self.blocks):
             layers.append(_Block(before, after, stride=2))
             layers += [_Block(after, after, stride=1) for _ in range(count - 1)]
         self.features = nn.Sequential(*layers)
-        self._ends = {0, 1, *(1 + sum(blocks[:stage]) for stage in (1, 2, 3))}
+        self._ends = {0, 1, *(1 + sum(self.blocks[:stage]) for stage in (1, 2, 3))}
         self.pretrained = pretrained
         normal_weights(self, 0.001)
-        scale_learning_rate(self, rate)
+        scale_learning_rate(self, relative_lr)
 
     def forward(self, x: Tensor) -> list[Tensor]:
         maps = []
@@ -67,31 +81,9 @@ class _STDC(nn.Layer):
 
 @BACKBONES.register
 class STDC1(_STDC):
-    """[N, in_channels, H, W] -> maps at 1/2, 1/4, 1/8, 1/16, 1/32.
-
-    `relative_lr` scales the learning rate of this part. `base_channels` is the width at 1/4, 64 in published weights;
-    `pretrained` is a path that the engine loads.
-    """
-
-    def __init__(
-        self,
-        relative_lr: float = 1.0,
-        in_channels: int = 3,
-        pretrained: str | None = None,
-        base_channels: int = 64,
-    ):
-        super().__init__((2, 2, 2), in_channels, base_channels, relative_lr, pretrained)
+    blocks = (2, 2, 2)
 
 
 @BACKBONES.register
 class STDC2(_STDC):
-    """`STDC1` with 4, 5 and 3 blocks instead of 2 at 1/8, 1/16 and 1/32."""
-
-    def __init__(
-        self,
-        relative_lr: float = 1.0,
-        in_channels: int = 3,
-        pretrained: str | None = None,
-        base_channels: int = 64,
-    ):
-        super().__init__((4, 5, 3), in_channels, base_channels, relative_lr, pretrained)
+    blocks = (4, 5, 3)
