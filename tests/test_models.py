@@ -39,6 +39,7 @@ VARIANTS = [(name, {}) for name in NAMES] + [
     ("UNet", {"align_corners": True}),
     ("UPerNet", {"backbone": TINY_SWIN, "backbone_indices": [0, 1]}),
     ("FCN", {"backbone": {"type": "TinyHRFormer"}}),
+    ("FCN", {"backbone": {"type": "TinyLiteHRNet", "use_head": True}, "backbone_indices": [0]}),
 ]
 
 TINY_VIT = {"type": "VisionTransformer", "img_size": 32, "embed_dim": 16, "depth": 2, "num_heads": 2}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from paddle import Tensor, nn
 
 from segkit.models.backbones.hrformer import HRFormer
+from segkit.models.backbones.lite_hrnet import LiteHRNet
 from segkit.models.layers import ConvBNReLU
 from segkit.registry import BACKBONES
 
@@ -40,6 +41,13 @@ class TinyBackbone(nn.Layer):
 
 @BACKBONES.register
 class TinyHRFormer(HRFormer):
-    """`HRFormer` of a block in each branch, 8 wide."""
+    """`HRFormer` of two branches with a block each, 8 wide."""
 
-    width, heads, windows, modules, blocks = 8, (1, 2, 2), (3, 3), (1, 1), 1
+    width, heads, windows, modules, blocks = 8, (1, 2), (3,), (1,), 1
+
+
+@BACKBONES.register
+class TinyLiteHRNet(LiteHRNet):
+    """`LiteHRNet` of two branches."""
+
+    modules = (1,)
