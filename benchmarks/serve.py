@@ -148,7 +148,11 @@ def main() -> None:
             print(f"round {number + 1}: --max_batch {batch}, {clients} clients", file=sys.stderr)
             with serving(model, "--max_batch", str(batch), *flags) as server:
                 load(server, [photo], 8, clients)
-                results[f"--max_batch {batch}, {clients} clients"].append(load(server, [photo], args.requests, clients))
+                found = load(server, [photo], args.requests, clients)
+            results[f"--max_batch {batch}, {clients} clients"].append(found)
+            print(
+                f"{found['rate']:.2f} requests/s, p50 {found['p50']:.0f} ms, p99 {found['p99']:.0f} ms", file=sys.stderr
+            )
         rows = [
             [name, *(statistics.median(run[key] for run in runs) for key in ("rate", "p50", "p99", "others"))]
             for name, runs in results.items()
