@@ -108,4 +108,5 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         template = world.build(Path(folder, "world"))
         os.chdir(template)
-        return int(any(many(kind, count, template, args.first)["bugs"] for kind, count in asked.items()))
+        bugs = [many(kind, count, template, args.first)["bugs"] for kind, count in asked.items()]
+        return int(any(bugs))

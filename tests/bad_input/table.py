@@ -290,6 +290,8 @@ def _exports() -> list[Row]:
         row("no transforms", edit("Deploy.transforms", None, deploy)),
         row("a misspelt transform", edit("Deploy.transforms", [{"type": "Nromalize"}], deploy)),
         row("an unknown key of a transform", edit("Deploy.transforms", [{"type": "Normalize", "men": 1}], deploy)),
+        row("transforms of another size", edit("Deploy.input_shape", [-1, 3, -1, -1], deploy),
+            edit("Deploy.transforms.0.target_size", [32, 255], deploy)),
         row("a model that is not there", edit("Deploy.model", "other.json", deploy)),
         row("a model of another folder", edit("Deploy.model", "../config.yml", deploy)),
         row("a shape of text", edit("Deploy.input_shape", "any", deploy)),

@@ -74,8 +74,14 @@ class Backend(ABC):
         return self._scores(np.concatenate(found))
 
     def _guarded(self, batch: np.ndarray) -> np.ndarray:
-        with self._turns:
-            return self._infer(batch)
+        try:
+            with self._turns:
+                return self._infer(batch)
+        except ValueError as error:  # what Paddle calls an invalid argument: sizes that do not fit together
+            raise InputError(
+                f"{self.spec.path}: the model cannot run an input of shape {list(batch.shape)} ({last_line(error)}). "
+                "The transforms there are not those that it was exported with: export it again."
+            ) from error
 
     def _check(self, batch: np.ndarray) -> None:
         axes = {"NCHW": (1, 2, 3), "NHWC": (3, 1, 2)}[self.spec.input_layout]
