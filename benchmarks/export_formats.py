@@ -41,8 +41,8 @@ def measure(node: dict[str, Any]) -> dict[str, str]:
     from segkit.engine.paddle2 import save_paddle2
 
     with tempfile.TemporaryDirectory() as work:
-        cfg = Config(_config(Path(work), node), check=False)
-        model = _random_model(cfg)
+        cfg = Config(write_config(Path(work), node, CLASSES, [{"type": "Normalize"}]), check=False)
+        model = random_model(cfg)
         photos = [paddle.rand([1, 3, *size]).numpy() * 2 - 1 for size in SIZES]
         with paddle.no_grad():
             expected = [model(paddle.to_tensor(photo))[0].numpy() for photo in photos]
@@ -94,15 +94,16 @@ def _run(folder: Path, name: str, photos: list[np.ndarray]) -> list[np.ndarray]:
     return [backend.run(photo) for photo in photos]
 
 
-def _config(work: Path, node: dict[str, Any]) -> Path:
-    data = {"type": "Dataset", "dataset_root": str(work), "num_classes": CLASSES, "transforms": [{"type": "Normalize"}]}
+def write_config(folder: Path, node: dict[str, Any], classes: int, transforms: list[dict[str, Any]]) -> Path:
+    """A config of the model `node` without data, in `folder`."""
+    data = {"type": "Dataset", "dataset_root": str(folder), "num_classes": classes, "transforms": transforms}
     parts = {f"{part}_dataset": {**data, "mode": part} for part in ("train", "val")}
-    path = work / "config.yml"
-    path.write_text(json.dumps({"model": {**node, "num_classes": CLASSES}, **parts}), encoding="utf-8")
+    path = folder / "config.yml"
+    path.write_text(json.dumps({"model": {**node, "num_classes": classes}, **parts}), encoding="utf-8")
     return path
 
 
-def _random_model(cfg: Any) -> Any:
+def random_model(cfg: Any) -> Any:
     """The model with random weights whose scores vary over the photo."""
     import paddle
 

@@ -14,6 +14,7 @@ import paddle
 
 from segkit.build import build_model
 from segkit.config import Config
+from segkit.engine import old_ir
 from segkit.engine.graph import Exported, Normalization, save_graph
 from segkit.engine.segmenter import is_multilabel
 from segkit.engine.weights import load_weights, save_state
@@ -59,6 +60,7 @@ def main(work: str, what: str) -> None:
     `save_paddle2`, as JSON."""
     folder = Path(work)
     shape, output_op, normalization = json.loads(what)
+    old_ir.restore()
     cfg = Config(folder / "config.yml", check=False, trust=True)
     model = build_model(cfg)
     load_weights(model, folder / "model.pdparams")

@@ -90,6 +90,8 @@ def _create(inference: Any, config: Any, spec: DeploySpec) -> Any:
 def _config(inference: Any, spec: DeploySpec, options: InferOptions) -> Any:
     config = inference.Config(str(spec.folder / spec.model), str(spec.folder / spec.params))
     config.disable_glog_info()
+    if str(spec.model).endswith(".pdmodel"):
+        config.delete_pass("repeated_fc_relu_fuse_pass")  # ends the process on some models of the older format
     if options.device == "gpu":
         _use_gpu(inference, config, options)
     else:
