@@ -18,12 +18,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import numpy as np
 
+from segkit import io
 from segkit.cli.flags import Parser
 from segkit.deploy.backends import open_backend
 from segkit.deploy.infer import segmenter
 from segkit.deploy.inputs import collect
 from segkit.deploy.spec import FILE, DeploySpec
-from segkit.errors import InputError
+from segkit.errors import InputError, counted
 from segkit.options import InferOptions
 
 # Shares of the pixels that must agree; ncnn's float16 is that of infer's bf16.
@@ -116,7 +117,8 @@ def compare(spec: DeploySpec, folder: Path, precision: str, photos: list[str]) -
         same, pixels = same + int((masks[0] == masks[1]).sum()), pixels + masks[0].size
         difference = max(difference, float(np.abs(scores[0] - scores[1]).max()))
     agreement = same / pixels
-    text = f"{len(photos)} photos: {100 * agreement:.4f} % of pixels, largest difference of the scores {difference:.3g}"
+    count = counted(len(photos), "photo")
+    text = f"{count}: {100 * agreement:.4f} % of pixels, largest difference of the scores {difference:.3g}"
     print(f"agreement of ncnn ({precision}) with {engine} on {text}")
     if not agreement >= MIN_AGREEMENT[precision]:
         raise RuntimeError(f"ncnn's masks differ: {text}. Nothing was written.")
@@ -140,10 +142,10 @@ def main(argv: list[str]) -> dict[str, Any]:
     if min(size) < 1:
         raise InputError(f"{spec.path}: the model takes any size, ncnn one. Give it: --input_size H W")
     save_dir = Path(args.save_dir)
+    io.prepare_folder(save_dir)
     with tempfile.TemporaryDirectory() as work:
         convert(spec, [1, spec.img_channels, *size], args.precision, Path(work))
         result = compare(spec, Path(work), args.precision, photos)
-        save_dir.mkdir(parents=True, exist_ok=True)
         for file in Path(work).iterdir():
             shutil.copy(file, save_dir / file.name)
     shutil.copy(spec.path, save_dir / FILE)
