@@ -40,8 +40,12 @@ def described(model: str) -> tuple[str, dict[str, Any], tuple[int, ...]]:
     return MODELS[model] if model in MODELS else tuple(json.loads(model))
 
 
-def measure(model: str, way: str, steps: int, untimed: int = 1) -> dict[str, Any]:
-    """Seconds of each of `steps` steps after the `untimed` ones, peak memory and the last loss, in this process."""
+def measure(model: str, way: str, steps: int, untimed: int = 1, one_thread: bool = False) -> dict[str, Any]:
+    """Seconds of each of `steps` steps after the `untimed` ones, peak memory and the last loss, in this process.
+
+    `one_thread`: processor seconds, which other programs disturb less.
+    """
+    clock = time.process_time if one_thread else time.perf_counter
     precision, malloc, _ = WAYS[way]
     runtime.require_paddle()
     import paddle
@@ -59,13 +63,13 @@ def measure(model: str, way: str, steps: int, untimed: int = 1) -> dict[str, Any
     seconds = []
     with convolutions(precision is not None, precision or "fp32"):
         for _ in range(untimed + steps):
-            start = time.perf_counter()
+            start = clock()
             loss = sum(F.cross_entropy(y, label, axis=1) for y in net(image))
             loss.backward()
             optimizer.step()
             optimizer.clear_grad()
             value = float(loss)
-            seconds.append(time.perf_counter() - start)
+            seconds.append(clock() - start)
     return {
         "seconds": seconds[untimed:],
         "memory": harness.this_process(),
@@ -76,19 +80,22 @@ def measure(model: str, way: str, steps: int, untimed: int = 1) -> dict[str, Any
     }
 
 
-def in_process(model: str, way: str, steps: int, untimed: int = 1) -> dict[str, Any]:
+def in_process(model: str, way: str, steps: int, untimed: int = 1, one_thread: bool = False) -> dict[str, Any]:
     """`measure` in a new process."""
     command = [sys.executable, "-m", "benchmarks.train_step", "--one", model, way]
-    command += ["--steps", str(steps), "--untimed", str(untimed)]
+    command += ["--steps", str(steps), "--untimed", str(untimed), *(["--one-thread"] if one_thread else [])]
     # 1 is what Paddle sets when nobody else does
-    return harness.child(command, {"OMP_NUM_THREADS": "1" if WAYS[way][2] else None})
+    return harness.child(command, {"OMP_NUM_THREADS": "1" if WAYS[way][2] or one_thread else None})
 
 
-def of_peer(python: str, script: str, model: str, way: str, steps: int, untimed: int = 1) -> dict[str, Any]:
+def of_peer(
+    python: str, script: str, model: str, way: str, steps: int, untimed: int = 1, one_thread: bool = False
+) -> dict[str, Any]:
     """The same step by another toolkit in its own interpreter."""
     name, arguments, shape = described(model)
     job = {"model": name, "arguments": arguments, "shape": shape, "way": way}
-    job.update(steps=steps, untimed=untimed, threads=runtime.physical_cores())
+    job.update(steps=steps, untimed=untimed, threads=1 if one_thread else runtime.physical_cores())
+    job["clock"] = "process_time" if one_thread else "perf_counter"
     command = [python, str(Path(__file__).with_name(script)), json.dumps(job)]
     return harness.child(command, {"OMP_NUM_THREADS": None})
 
@@ -97,7 +104,7 @@ def sides(args: Any, model: str) -> dict[str, Any]:
     """What is to be measured of one model: name -> a function that measures it once."""
     found = {}
     _, arguments, _ = MODELS[model]
-    steps = args.steps, args.untimed
+    steps = args.steps, args.untimed, args.one_thread
     if args.paddleseg and "base_channels" not in arguments:  # its U-Net has one width
         found["PaddleSeg"] = partial(of_peer, args.paddleseg, "train_step_peer.py", model, "PaddleSeg", *steps)
     found.update({way: partial(in_process, model, way, *steps) for way in args.ways})
@@ -127,11 +134,13 @@ def main() -> None:
     parser.add_argument("--torch-ways", nargs="+", default=list(TORCH_WAYS), choices=TORCH_WAYS)
     parser.add_argument("--steps", type=int, default=4, help="steps timed in each process")
     parser.add_argument("--untimed", type=int, default=2, help="steps before them: memory is first touched there")
+    text = "processor seconds with one thread: on a machine that others use, too"
+    parser.add_argument("--one-thread", action="store_true", help=text)
     parser.add_argument("--busy", type=int, default=0, help="niced processes that compute beside it")
     parser.add_argument("--one", nargs=2, metavar=("MODEL", "WAY"), help="measure in this process, print JSON")
     args = parser.parse_args()
     if args.one:
-        print(json.dumps(measure(*args.one, args.steps, args.untimed)))
+        print(json.dumps(measure(*args.one, args.steps, args.untimed, args.one_thread)))
         return
     if args.paddleseg:
         harness.require_python(args.paddleseg, "paddleseg", "--paddleseg")
@@ -139,6 +148,7 @@ def main() -> None:
         harness.require_python(args.torch, "torch", "--torch")
     about = f"{harness.machine('paddlepaddle')}, {onednn()}"
     turns = f"{args.rounds} rounds of {args.steps} steps after {args.untimed} untimed"
+    turns += ", processor seconds of one thread" * args.one_thread
     print(f"{about}; {turns}, {args.busy} busy processes beside", flush=True)
     everything = {}
     for model in args.models:

@@ -1,7 +1,7 @@
 """One training step of PaddleSeg's or torch's model, by their own interpreter: `PYTHON train_step_peer.py JOB`.
 
-JOB is JSON: model, arguments, shape, steps, untimed, threads, way ("PaddleSeg", or one of torch's: plain,
-channels-last, bf16).
+JOB is JSON: model, arguments, shape, steps, untimed, threads, clock (a function of `time`), way ("PaddleSeg", or one of
+torch's: plain, channels-last, bf16).
 """
 
 import json
@@ -63,12 +63,13 @@ def torch_step(job):
 
 def main(job):
     """Print seconds of each step after the untimed ones, peak memory, number of parameters and the last loss."""
+    clock = getattr(time, job["clock"])
     net, step = paddleseg(job) if job["way"] == "PaddleSeg" else torch_step(job)
     seconds = []
     for _ in range(job["untimed"] + job["steps"]):
-        start = time.perf_counter()
+        start = clock()
         loss = step()
-        seconds.append(time.perf_counter() - start)
+        seconds.append(clock() - start)
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**30 if sys.platform == "darwin" else 2**20)
     parameters = sum(math.prod(p.shape) for p in net.parameters())
     found = {"seconds": seconds[job["untimed"] :], "memory": memory, "parameters": parameters, "loss": loss}
