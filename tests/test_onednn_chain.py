@@ -60,7 +60,7 @@ def compared(model: nn.Layer, shape: tuple[int, ...] = SHAPE, precision: str = "
         if precision == "fp32":
             assert np.abs(got[name] - b).max() <= 1e-4 * size, name
         elif np.abs(b).max() > least:
-            assert cosine(got[name], b) > 0.99, name
+            assert cosine(got[name], b) > 0.97, name  # near 0 rounding decides what a ReLU lets through
     return onednn.counts[chain.CHAIN] - before
 
 

@@ -46,6 +46,7 @@ _ABSENT = object()
 def convolutions(enabled: bool = True, precision: str = "fp32") -> Iterator[None]:
     """Compute Conv2D, Conv2DTranspose and their functional forms by oneDNN while this context is open.
 
+    In training, convolutions with a BatchNorm (and a ReLU) after them are computed with it, several in a row at once.
     For the CPU; nothing happens on a GPU. `precision` bf16 multiplies in bf16 and adds up in float32. One log line
     says what is used, or why Paddle's own kernels stay. The innermost of nested contexts holds, in all threads.
     Graphs made by `to_static` and `jit.save` are never touched.
