@@ -1,6 +1,7 @@
 """Segment photos with an exported model: `python deploy/python/infer.py --config DIR/deploy.yaml --image_path photos`.
 
-Works from a checkout without installing segkit. Needs numpy, OpenCV, pyyaml, Pillow and Paddle, but no training code.
+Works from a checkout without installing segkit. Needs numpy, OpenCV, pyyaml and one engine (Paddle, onnxruntime or
+openvino), but no training code: of segkit/ the folders models, engine, losses, datasets and data may be missing.
 """
 
 import sys
