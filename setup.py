@@ -10,6 +10,7 @@ VERSION = re.search(r'__version__ = "(.+?)"', (HERE / "segkit" / "__init__.py").
 EXTRAS = {
     "onnx": ["paddle2onnx>=2.0; python_version < '3.13'", "onnxslim", "onnxruntime"],
     "openvino": ["openvino"],
+    "quantize": ["nncf", "openvino"],
     "tiff": ["tifffile", "imagecodecs"],
     "geo": ["rasterio"],
     "coco": ["pycocotools"],

@@ -143,6 +143,15 @@ class ExportOptions:
 
 
 @dataclass
+class QuantizeOptions:
+    """Settings of `segkit quantize`."""
+
+    save_dir: str = option("output/int8_model", "folder for the int8 model")
+    photos: int = option(100, "photos of the training list that the ranges of int8 are taken from")
+    max_drop: float = option(0.01, "mIoU that int8 may cost; beyond it nothing is written")
+
+
+@dataclass
 class EngineOptions:
     """What runs an exported model: shared by infer and serve."""
 

@@ -16,6 +16,7 @@ COMMANDS = {
     "val": "evaluate trained weights",
     "predict": "segment photos with trained weights",
     "export": "write a trained model for deployment",
+    "quantize": "make an exported model int8, and judge it",
     "infer": "segment photos with an exported model",
     "serve": "answer over HTTP with exported models",
     "config": "print or check a resolved config",

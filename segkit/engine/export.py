@@ -88,7 +88,7 @@ def export(cfg: Config, model: paddle.nn.Layer, options: Optional[ExportOptions]
     for photo in photos:
         _check_photo(photo.x, shape, options, photo.path)
     formats = _FORMATS[options.format]
-    with apply.evaluation_mode(model), _folder(Path(options.save_dir)) as folder:
+    with apply.evaluation_mode(model), output_folder(Path(options.save_dir)) as folder:
         _write(cfg, model, options, folder, formats)
         expected = trained_scores(model, photos)
         spec = _spec(cfg, options, folder, shape)
@@ -215,7 +215,7 @@ def _check_photo(x: np.ndarray, shape: list[int], options: ExportOptions, path: 
 
 
 @contextmanager
-def _folder(target: Path) -> Iterator[Path]:
+def output_folder(target: Path) -> Iterator[Path]:
     """A folder beside `target` that takes its place when all went well. Files of others in it are kept."""
     target = Path(os.path.abspath(target))
     try:
