@@ -21,7 +21,7 @@ try:
 except Unavailable as reason:
     pytest.skip(f"no oneDNN here: {reason}", allow_module_level=True)
 
-PRECISIONS = ["fp32", *(["bf16"] if LIBRARY.has_bf16 else [])]
+PRECISIONS = ["fp32", *(["bf16"] if LIBRARY.has_bf16 and context.CHAINS_IN_BF16 else [])]
 SHAPE = (2, 4, 12, 10)
 
 

@@ -35,6 +35,8 @@ class _Mode:
     chains: bool = True  # convolution + BatchNorm + ReLU at once
 
 
+CHAINS_IN_BF16 = False  # written, but never run on a CPU that has bf16: tests/test_onednn_chain.py and its speed decide
+
 _modes: list[_Mode] = []  # the last one holds
 _lock = threading.RLock()
 _said: set[str] = set()
@@ -89,7 +91,7 @@ def _mode(enabled: bool, bf16: bool) -> _Mode:
     _say(f"convolutions: oneDNN {library.version}, {'bf16' if bf16 else 'float32'}, {library.threads} threads")
     if apart:
         _say(f"convolutions: BatchNorm by itself, because together with one {apart}")
-    return _Mode(library, bf16, chains=apart is None)
+    return _Mode(library, bf16, chains=apart is None and _chains(bf16))
 
 
 @functools.cache
@@ -102,7 +104,11 @@ def _check(bf16: bool) -> str | None:
         expected = selfcheck.chained()
     with _opened(_Mode(library, bf16)):
         selfcheck.reached()
-        return selfcheck.difference(selfcheck.chained(), expected, bf16)
+        return selfcheck.difference(selfcheck.chained(), expected, bf16) if _chains(bf16) else None
+
+
+def _chains(bf16: bool) -> bool:
+    return CHAINS_IN_BF16 or not bf16
 
 
 def _say(line: str) -> None:
