@@ -122,7 +122,7 @@ def cannot_load(spec: DeploySpec, file: str, engine: str, error: BaseException) 
 def last_line(error: BaseException) -> str:
     """The line of an engine's long message that says what went wrong."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    said = [line for line in lines if "Error" in line or line.startswith("(")]
+    said = [line for line in lines if ("Error" in line or line.startswith("(")) and "Error Message Summary" not in line]
     return (said or lines or ["no reason"])[0 if said else -1]
 
 
