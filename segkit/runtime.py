@@ -6,6 +6,7 @@ import contextlib
 import importlib.util
 import io
 import os
+import platform
 import shutil
 import signal
 import sys
@@ -16,6 +17,8 @@ from segkit.errors import InputError
 
 CPU_LINE = "pip install paddlepaddle"
 GPU_LINE = "pip install paddlepaddle-gpu -i https://www.paddlepaddle.org.cn/packages/stable/cu126/"
+
+ONEDNN = Path("libs", "libdnnl.so.3")  # in Paddle's folder
 
 
 def home() -> Path:
@@ -111,6 +114,18 @@ def cpu_facts() -> dict[str, str]:
             return {name.strip(): value.strip() for name, value in rows}
     except OSError:
         return {}
+
+
+def no_onednn(paddle: Path) -> str:
+    """Why segkit cannot use the oneDNN of the Paddle in the folder `paddle`; empty where it may.
+
+    `SEGKIT_ONEDNN=0` in the environment turns it off for whole programs, such as the test suite.
+    """
+    if os.environ.get("SEGKIT_ONEDNN") == "0":
+        return "SEGKIT_ONEDNN=0"
+    if sys.platform != "linux" or platform.machine().lower() not in ("x86_64", "amd64"):
+        return f"made for Linux on x86-64, this is {sys.platform} on {platform.machine()}"
+    return "" if (paddle / ONEDNN).is_file() else f"this Paddle brings no {ONEDNN.name}"
 
 
 def has_nvidia_gpu() -> bool:

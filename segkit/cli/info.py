@@ -1,22 +1,15 @@
-"""Versions and device; with --config, the model's layers, parameters and FLOPs."""
+"""What this machine has and whether it is set up well; with --config, the model's layers, parameters and FLOPs."""
 
 from __future__ import annotations
 
 import argparse
-import importlib.metadata
-import os
-import platform
-import shutil
+import dataclasses
 from typing import Any
 
-from segkit import __version__, runtime
+from segkit import __version__
 from segkit.cli.flags import add_config, config_from
-from segkit.errors import InputError
-
-_PACKAGES = (
-    *("paddlepaddle", "paddlepaddle-gpu", "numpy", "opencv-python", "opencv-python-headless", "pillow", "visualdl"),
-    *("onnxruntime", "openvino", "albumentations", "tifffile"),
-)
+from segkit.errors import InputError, counted
+from segkit.runtime import require_paddle
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -30,7 +23,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
     """Print what was asked for, and return it."""
-    runtime.require_paddle()
     found = model_info(args) if args.config else machine_info()
     if not args.json:
         print(found.pop("table"))
@@ -40,6 +32,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 
 def model_info(args: argparse.Namespace) -> dict[str, Any]:
     """The layer table of the config's model."""
+    require_paddle()
     from segkit.build import build_model, data_info
     from segkit.engine.summary import describe
 
@@ -59,25 +52,19 @@ def model_info(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def machine_info() -> dict[str, Any]:
-    """Versions, device, cores and shared memory of this machine."""
-    import paddle
+    """Versions and hardware of this machine, the extras that are there, and what is not as it should be."""
+    from segkit.engine import machine
 
-    rows = {
-        "segkit": __version__,
-        "place": os.path.dirname(os.path.dirname(__file__)),
-        "Python": platform.python_version(),
-    }
-    for name in _PACKAGES:
-        try:
-            rows[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    gpus = paddle.device.cuda.device_count() if paddle.is_compiled_with_cuda() else 0
-    rows["GPUs for Paddle"] = gpus
-    rows["CPU cores"] = runtime.physical_cores()
-    if os.path.isdir("/dev/shm"):
-        rows["shared memory"] = f"{shutil.disk_usage('/dev/shm').free / 2**30:.1f} GB free"
-    if not gpus and runtime.has_nvidia_gpu():
-        rows["to do"] = f"this machine has an NVIDIA GPU that Paddle cannot use: {runtime.GPU_LINE}"
+    seen = machine.look()
+    rows, found = machine.rows(seen), machine.problems(seen)
     width = max(map(len, rows))
-    return {**rows, "table": "\n".join(f"{name:{width}}  {value}" for name, value in rows.items())}
+    lines = [f"{name:{width}}  {value}" for name, value in rows.items()]
+    lines += ["", f"{counted(len(found), 'problem')}:" if found else "This machine is set up as it should be."]
+    for number, problem in enumerate(found, start=1):
+        lines += [f"{number}. {problem.what}.", f"   Mend: {problem.mend}"]
+    return {
+        "segkit": __version__,
+        **dataclasses.asdict(seen),
+        "problems": [dataclasses.asdict(item) for item in found],
+        "table": "\n".join(lines),
+    }

@@ -22,7 +22,7 @@ COMMANDS = {
     "config": "print or check a resolved config",
     "init": "look at photos and labels, write a config that trains",
     "data": "convert, split and check data sets",
-    "info": "versions and device, or a model's layers, parameters and FLOPs",
+    "info": "what this machine has and lacks, or a model's layers, parameters and FLOPs",
 }
 _DISK = {
     errno.ENOSPC: "the disk is full",

@@ -9,8 +9,6 @@ from __future__ import annotations
 import ctypes
 import functools
 import os
-import platform
-import sys
 import threading
 from contextlib import contextmanager
 from ctypes import POINTER, byref, c_char_p, c_float, c_int, c_int64, c_size_t, c_uint, c_void_p
@@ -20,7 +18,7 @@ from typing import Iterator, Sequence
 import paddle
 
 from segkit.dist import world_size
-from segkit.runtime import physical_cores
+from segkit.runtime import ONEDNN, no_onednn, physical_cores
 
 BF16, F32 = 2, 3  # dnnl_data_type_t
 ANY, PLAIN = 1, {1: 2, 4: 5, 5: 6}  # dnnl_format_tag_t: free choice; a, abcd, abcde by number of dimensions
@@ -268,15 +266,9 @@ def _set_before_start(name: str) -> bool:
 
 @functools.lru_cache(maxsize=1)
 def load() -> Library:
-    """The library of the installed Paddle; `Unavailable` with the reason where there is none to use.
-
-    `SEGKIT_ONEDNN=0` in the environment turns it off for whole programs, such as the test suite.
-    """
-    if os.environ.get("SEGKIT_ONEDNN") == "0":
-        raise Unavailable("SEGKIT_ONEDNN=0")
-    if sys.platform != "linux" or platform.machine().lower() not in ("x86_64", "amd64"):
-        raise Unavailable(f"made for Linux on x86-64, this is {sys.platform} on {platform.machine()}")
-    path = Path(paddle.__file__).parent / "libs" / "libdnnl.so.3"
-    if not path.is_file():
-        raise Unavailable("this Paddle brings no libdnnl.so.3")
-    return Library(path)
+    """The library of the installed Paddle; `Unavailable` with the reason where there is none to use."""
+    folder = Path(paddle.__file__).parent
+    reason = no_onednn(folder)
+    if reason:
+        raise Unavailable(reason)
+    return Library(folder / ONEDNN)
