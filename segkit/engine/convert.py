@@ -50,7 +50,7 @@ def to_onnx(folder: Path) -> None:
         reason = last_line(RuntimeError(done.stdout + done.stderr))
         raise InputError(
             f"--format onnx: paddle2onnx {version('paddle2onnx')} cannot convert this model ({reason}). "
-            "Use --format paddle."
+            "Fix the shape with --input_shape 1 C H W, or use --format paddle."
         )
 
 
