@@ -49,31 +49,6 @@ def test_quiet_says_nothing(config: Path, tmp_path: Path, capsys) -> None:
     assert "[TRAIN]" in (tmp_path / "out" / "train.log").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize(
-    "argv, message",
-    [
-        (["trian"], r"unknown command 'trian'. Did you mean 'train'?"),
-        (["train"], "--config is missing. Give the YAML config"),
-        (["train", "--itres", "5"], "unknown argument '--itres'. Did you mean '--iters'?"),
-        (["train", "--iters", "many"], "argument --iters: invalid int value: 'many'"),
-        (["train", "--precision", "fp8"], "argument --precision: invalid choice: 'fp8'"),
-        (["train", "--do_eval", "maybe"], "got 'maybe', expected True or False"),
-        (["config", "nowhere.yml", "--check"], "nowhere.yml: this config file does not exist"),
-        (["val", "--model_path", "nowhere"], "nowhere: there is no config.yml beside these weights"),
-        (["--quiet", "trian"], "unknown command 'trian'"),
-        (
-            ["info", "--config", str(ROOT / "configs/dovenet_dove.yml"), "--input_shape", "1", "4", "32", "32"],
-            "--input_shape: got [1, 4, 32, 32], expected N 3 H W",
-        ),
-    ],
-)
-def test_mistakes_end_with_2_and_one_message(argv: list[str], message: str, capsys) -> None:
-    assert cli.main(argv) == 2
-    printed = capsys.readouterr()
-    assert "Traceback" not in printed.err
-    assert message in printed.err
-
-
 def test_a_full_disk_is_no_bug(monkeypatch, capsys) -> None:
     import segkit.cli.config as command
 

@@ -224,6 +224,7 @@ def _flags() -> list[Row]:
 
     return [
         Row("flag: no command that there is", "trian"),
+        Row("flag: --quiet, then no command that there is", "--quiet trian"),
         Row("flag: no config", "train"),
         Row("flag: two configs", "train a.yml --config b.yml"),
         row("unknown", "--itres 5"),
