@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from segkit import runtime
 from tests.chaos.runs import Bench, differences, outcome, start, trial
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="forks and kills as Linux does")
@@ -21,10 +23,19 @@ def bench(tmp_path_factory) -> Bench:
 
 
 def test_killed_runs_end_as_if_never_stopped(bench: Bench) -> None:
-    rng = np.random.default_rng(0)
-    for number in (1, 2):
-        made = trial(bench, rng, number)
-        assert not made.problems, str(made)
+    made = trial(bench, np.random.default_rng(0), number=1)
+    assert not made.problems, str(made)
+
+
+def test_a_stop_before_training_prints_no_traceback(tmp_path: Path) -> None:
+    """Paddle's own handler of SIGTERM does."""
+
+    def ask() -> None:
+        runtime.require_paddle()
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    assert start(["--version"], tmp_path / "said.txt", ask).wait() == -signal.SIGTERM
+    assert not (tmp_path / "said.txt").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(
