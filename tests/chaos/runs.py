@@ -99,6 +99,8 @@ class Forked:
 def start(argv: list[str], said: Path, before: Callable[[], None] = lambda: None) -> Forked:
     """`segkit ARGV` in a forked process that leads a group of its own; what it prints goes into `said`. `before` is
     called in it first."""
+    from segkit.cli.main import main
+
     pid = os.fork()
     if pid:
         return Forked(pid)
@@ -109,10 +111,9 @@ def start(argv: list[str], said: Path, before: Callable[[], None] = lambda: None
         os.dup2(handle, 1)
         os.dup2(handle, 2)
         sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", closefd=False)  # noqa: SIM115
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
         before()
-        from segkit.cli.main import main
-
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # as Python has it when the command begins
         code = main(argv)
     except SystemExit as end:
         code = int(end.code or 0)
