@@ -32,7 +32,7 @@ setup(
     install_requires=[
         "numpy>=1.24",
         "opencv-python>=4.7",
-        "pillow>=9.5",
+        "pillow>=10.1",
         "pyyaml>=6.0",
         "tqdm>=4.60",
         "prettytable>=3.0",

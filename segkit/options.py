@@ -102,7 +102,27 @@ class EvalOptions(TestTimeOptions):
 
 
 @dataclass
-class PredictOptions(TestTimeOptions):
+class PictureOptions:
+    """How predictions are drawn and outlined: shared by predict and infer."""
+
+    style: Optional[Literal["filled", "contour", "both"]] = option(
+        None, "overlays: classes as colours over the photo (default), as contours, or both"
+    )
+    opacity: Optional[float] = option(None, "overlays: share of the class colours, 0 to 1 (default 0.4)")
+    legend: bool = option(False, "a strip with the classes that occur below the overlay of each photo")
+    figures: Optional[Literal["row", "grid"]] = option(
+        None,
+        "also figures/: input | label | prediction and a legend in one picture; grid: also pages of three in grids/",
+    )
+    labels: Optional[str] = option(None, "for the figures: folder of label PNGs, named and laid out as the photos are")
+    polygons: Optional[Literal["labelme", "coco"]] = option(
+        None, "also the outlines in polygons/, as labelme's JSON (default) or one COCO file; segkit data convert "
+        "reads both, corrected or not", nargs="?", const="labelme",
+    )  # fmt: skip
+
+
+@dataclass
+class PredictOptions(TestTimeOptions, PictureOptions):
     """Settings of `segkit predict`."""
 
     image_path: Optional[str] = option(
@@ -166,7 +186,7 @@ class EngineOptions:
 
 
 @dataclass
-class InferOptions(EngineOptions):
+class InferOptions(EngineOptions, PictureOptions):
     """Settings of `deploy/python/infer.py` and `segkit infer`."""
 
     config: str = option("", "deploy.yaml of an exported folder, or the folder", required=True)
@@ -187,7 +207,6 @@ class InferOptions(EngineOptions):
     print_detail: bool = option(True, "print what is done")
     benchmark: bool = option(False, "print a table of latencies, throughput, memory and what bounds the run")
     added: bool = option(False, "also write overlays to added_prediction/, of a video or camera as .mp4")
-    polygons: bool = option(False, "also write the outlines of the masks to polygons/, as labelme's JSON")
     is_slide: bool = option(False, "sliding window, for big photos")
     crop_size: Optional[list[int]] = option(None, "window width and height", nargs=2, metavar=("W", "H"))
     stride: Optional[list[int]] = option(

@@ -75,6 +75,22 @@ def rings(plane: np.ndarray, tolerance: float = 0.0) -> list[list[list[list[int]
     return [part for index, part in parts.items() if index not in gone]
 
 
+def pieces(plane: np.ndarray) -> list[list[list[int]]]:
+    """Rings as of `rings`, not closed and none in another one, that together cover a plane of 0 and 1: what has holes
+    is cut through them, column-wise."""
+    found, open_planes = [], [(plane, 0)]
+    while open_planes:
+        part, left = open_planes.pop()
+        parted = rings(part)
+        columns = [sum(side(x for x, _ in hole) for side in (min, max)) // 2 for _, *holes in parted for hole in holes]
+        if columns:
+            cut = min(columns, key=lambda column: abs(2 * column - part.shape[1]))
+            open_planes += [(part[:, cut:], left + cut), (part[:, :cut], left)]
+        else:
+            found += [[[x + left, y] for x, y in ring[:-1]] for (ring,) in parted]
+    return found
+
+
 def _corners(contours: list[np.ndarray]) -> list[list[list[int]]]:
     """Contours [n, 2] of the enlarged plane -> corners on the edges of the pixels: no point twice in a row, none on a
     straight line. All at once, for there may be very many."""
@@ -119,7 +135,7 @@ def write_labelme(path: Path, mask: np.ndarray, classes: list[str], photo: Optio
         "version": _VERSION,
         "flags": {},
         "shapes": shapes,
-        "imagePath": None if photo is None else _from(path.parent, photo),
+        "imagePath": None if photo is None else seen_from(path.parent, photo),
         "imageData": None,
         "imageHeight": mask.shape[0],
         "imageWidth": mask.shape[1],
@@ -127,7 +143,7 @@ def write_labelme(path: Path, mask: np.ndarray, classes: list[str], photo: Optio
     io.write_bytes_atomic(path, (json.dumps(content, ensure_ascii=False, indent=1) + "\n").encode())
 
 
-def _from(folder: Path, photo: str) -> str:
+def seen_from(folder: Path, photo: str) -> str:
     """The photo's path as seen from `folder`, with slashes on every system."""
     try:
         return os.path.relpath(photo, folder).replace(os.sep, "/")

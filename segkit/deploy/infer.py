@@ -12,11 +12,11 @@ from typing import Any, Optional
 import numpy as np
 
 from segkit import io
-from segkit.deploy import timing
+from segkit.deploy import pictures, timing
 from segkit.deploy.backends import Backend, open_backend
 from segkit.deploy.geo import write_georeferenced
 from segkit.deploy.inputs import Item, collect
-from segkit.deploy.outputs import draw_overlay, full_palette, write_mask
+from segkit.deploy.outputs import full_palette, write_mask
 from segkit.deploy.pipeline import Photo, Segmenter
 from segkit.deploy.spec import DeploySpec
 from segkit.deploy.stages import WRITERS, Loaded, Stages, batched, check_failed
@@ -24,10 +24,9 @@ from segkit.deploy.windows import Windows, windows_of
 from segkit.errors import InputError
 from segkit.log import logger
 from segkit.options import InferOptions, check_idle
-from segkit.polygons import write_labelme
 from segkit.progress import progress
 
-OVERLAYS, POLYGONS = "added_prediction", "polygons"
+OVERLAYS = "added_prediction"
 _WARM_UP, _TUNING = 3, 10  # photos
 _ALONE, _ALONE_SECONDS = 100, 15.0  # photos, and seconds at most, that are timed one by one
 
@@ -59,22 +58,25 @@ def infer(options: InferOptions) -> dict[str, Any]:
     if options.batch_size < 1:
         raise InputError(f"--batch_size: got {options.batch_size}, expected at least 1.")
     check_idle(options, "is_slide", options.is_slide, ("crop_size", "stride"))
+    check_idle(options, "added", options.added or options.figures is not None, ("style", "opacity"))
+    check_idle(options, "added", options.added, ("legend",))
     windows = windows_of(options.crop_size, options.stride) if options.is_slide else None
     spec = DeploySpec.load(options.config)
-    if options.polygons and spec.multilabel:
-        raise InputError("--polygons: labelme's shapes hide one another, but this model gives a pixel several labels.")
+    pictures.check(options, spec.multilabel)
     items = collect(options.image_path, options.save_dir)
     backend = open_backend(spec, options, _tuning_inputs(spec, items, options, windows))
     model = segmenter(spec, backend, windows)
     io.prepare_folder(Path(options.save_dir))
     if options.print_detail:
         logger.info("%s, %s on %s: %s", spec.folder, backend.name, options.device, _counted(items))
-    stages = Stages(model, _Writer(model, options), _grouping(options.batch_size), engines=backend.parallel)
+    writer = _Writer(model, options)
+    stages = Stages(model, writer, _grouping(options.batch_size), engines=backend.parallel)
     result: dict[str, Any] = {"images": 0, "save_dir": options.save_dir}
     if options.benchmark:
         result["benchmark"] = _benchmark(stages, items, options)
     else:
         stages.run(items, "infer")
+    writer.pictures.finish()
     result["images"] = stages.done
     if options.print_detail:
         logger.info("%d masks are in %s", stages.done, options.save_dir)
@@ -124,9 +126,9 @@ class _Writer:
     def __init__(self, model: Segmenter, options: InferOptions):
         self.classes = model.class_names
         self.folder = Path(options.save_dir)
-        self.added, self.polygons = options.added, options.polygons
         self.palette = full_palette(model.palette)
         self.overlays = self.folder / OVERLAYS if options.added else None
+        self.pictures = pictures.Pictures(self.folder, options, self.classes, self.palette)
 
     def write(self, name: str, photo: Photo, output: np.ndarray, mask: np.ndarray, is_frame: bool) -> None:
         """See `Writer`."""
@@ -134,13 +136,12 @@ class _Writer:
         if not is_frame:
             write_georeferenced(self.folder / f"{name}.tif", mask, photo.path)
         if self.overlays and not is_frame:
-            io.write_png(self.overlays / f"{name}.png", self.overlay(photo, mask))
-        if self.polygons:
-            write_labelme(self.folder / POLYGONS / f"{name}.json", mask, self.classes, None if is_frame else photo.path)
+            self.pictures.write_overlay(self.overlays / f"{name}.png", photo, mask)
+        self.pictures.write(name, photo, mask, is_frame)
 
     def overlay(self, photo: Photo, mask: np.ndarray) -> np.ndarray:
         """See `Writer`."""
-        return draw_overlay(photo.image, mask, self.palette)
+        return self.pictures.overlay(photo.image, mask)
 
 
 def _benchmark(stages: Stages, items: list[Item], options: InferOptions) -> dict[str, Any]:

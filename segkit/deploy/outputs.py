@@ -9,6 +9,7 @@ from typing import Optional
 import numpy as np
 
 from segkit import io
+from segkit._cv2 import cv2
 from segkit.palette import voc_palette
 
 
@@ -42,15 +43,41 @@ def write_array(path: Path, array: np.ndarray) -> None:
     io.write_bytes_atomic(path, buffer.getvalue())
 
 
-def draw_overlay(image: np.ndarray, mask: np.ndarray, palette: np.ndarray) -> np.ndarray:
-    """The photo [H, W, C] under the colours of its mask, uint8 [H, W, 3]; planes are drawn one over another."""
+def draw_overlay(
+    image: np.ndarray, mask: np.ndarray, palette: np.ndarray, style: str = "filled", opacity: float = 0.4
+) -> np.ndarray:
+    """The photo [H, W, C] under the colours of its mask, uint8 [H, W, 3]; planes are drawn one over another.
+
+    `style`: filled, contour or both; `opacity`: the share of the colours where they fill. A contour lies inside its
+    region, so that neighbours, the background too, set each other off.
+    """
     picture = as_rgb(image)
     if mask.ndim == 2:
-        return io.overlay(picture, mask, palette)
+        return _drawn(picture, mask, mask, palette, style, opacity)
     for number, plane in enumerate(mask):
-        coloured = io.overlay(picture, np.full(plane.shape, number, np.int32), palette)
-        picture = np.where(plane[:, :, None] > 0, coloured, picture)
+        inside = plane > 0
+        numbers = np.full(plane.shape, number, np.int32)
+        coloured = _drawn(picture, numbers, plane, palette, style, opacity)
+        picture = np.where(inside[:, :, None], coloured, picture)
     return picture
+
+
+def _drawn(
+    picture: np.ndarray, mask: np.ndarray, regions: np.ndarray, palette: np.ndarray, style: str, opacity: float
+) -> np.ndarray:
+    drawn = picture.copy() if style == "contour" else io.overlay(picture, mask, palette, 1 - opacity)
+    if style != "filled":
+        line = _border(regions) & (mask < len(palette))
+        drawn[line] = palette[mask[line]]
+    return drawn
+
+
+def _border(mask: np.ndarray) -> np.ndarray:
+    """bool [H, W]: the pixels beside another value; the wider, the larger the photo."""
+    width = max(1, round(min(mask.shape) / 300))
+    kernel = np.ones((2 * width + 1, 2 * width + 1), np.uint8)
+    plain = mask.astype(np.uint16)
+    return (cv2.dilate(plain, kernel) != plain) | (cv2.erode(plain, kernel) != plain)
 
 
 def as_rgb(image: np.ndarray) -> np.ndarray:

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from segkit import io
+from segkit.deploy import pictures
 from segkit.deploy.geo import write_georeferenced
 from segkit.deploy.inputs import collect
-from segkit.deploy.outputs import draw_overlay, full_palette, write_array, write_mask
+from segkit.deploy.outputs import full_palette, write_array, write_mask
 from segkit.deploy.pipeline import Photo, Segmenter, check_threshold
 from segkit.deploy.stages import Loaded, Stages, check_failed
 from segkit.dist import rank, world_size
@@ -29,18 +29,21 @@ def predict(model: Segmenter, options: PredictOptions) -> dict[str, Any]:
 
     `mask/` holds class numbers, `pseudo_color_prediction/` palette PNGs, `added_prediction/` overlays, `prob/`
     (with `save_prob`) float32 arrays, all at the photo's size. GeoTIFFs also get
-    `mask/<name>.tif` with their coordinates. Of a video every frame is written as
-    `<name>/frame_000001.png`, and its overlay as one .mp4. Inputs that cannot be read are named in an
-    `InputError` at the end, when all others are done.
+    `mask/<name>.tif` with their coordinates; figures and polygons come beside where they are asked for. Of a video
+    every frame is written as `<name>/frame_000001.png`, and its overlay as one .mp4. Inputs that cannot be read are
+    named in an `InputError` at the end, when all others are done.
     """
+    pictures.check(options, model.multilabel)
     items = collect(options.image_path, options.save_dir)
     with held(model) as pixels:
 
         def group(photos: Iterable[Loaded]) -> Iterator[list[Loaded]]:
             return together(photos, lambda loaded: loaded.photo.x.shape, pixels)
 
-        stages = Stages(model, _Writer(model, options), group, options.num_workers)
+        writer = _Writer(model, options)
+        stages = Stages(model, writer, group, options.num_workers)
         stages.run(items[rank() :: world_size()], "predict")
+    writer.pictures.finish()
     failed = _over_ranks(stages.failed)
     done = len(items) - len(failed)
     logger.info("%d of %d inputs are segmented, results are in %s", done, len(items), options.save_dir)
@@ -62,6 +65,7 @@ def _over_ranks(failed: list[str]) -> list[str]:
 def check(options: PredictOptions, num_classes: int) -> None:
     """`InputError` for flags that cannot work, before anything is loaded."""
     check_threshold(options.threshold)
+    pictures.check(options)
     if options.custom_color is not None:
         parse_custom_color(options.custom_color, num_classes)
     collect(options.image_path, options.save_dir)
@@ -80,7 +84,8 @@ class _Writer:
             colours = parse_custom_color(options.custom_color, len(model.class_names))
         self.palette = full_palette(colours)
         # Values outside the classes (below the threshold, say) show the photo as it is.
-        self.overlay_palette = self.palette if colours is None else colours
+        shown = self.palette if colours is None else colours
+        self.pictures = pictures.Pictures(self.folder, options, model.class_names, shown)
 
     def write(self, name: str, photo: Photo, output: np.ndarray, mask: np.ndarray, is_frame: bool) -> None:
         """See `Writer`."""
@@ -88,11 +93,12 @@ class _Writer:
         write_mask(self.folder / COLOURS, name, mask, self.palette, self.model.class_names)
         if not is_frame:
             write_georeferenced(self.folder / MASKS / f"{name}.tif", mask, photo.path)
-            io.write_png(self.overlays / f"{name}.png", self.overlay(photo, mask))
+            self.pictures.write_overlay(self.overlays / f"{name}.png", photo, mask)
+        self.pictures.write(name, photo, mask, is_frame)
         if self.scores:
             found = self.model.probabilities(output, photo.geometry)
             write_array(self.folder / PROBABILITIES / f"{name}.npy", found)
 
     def overlay(self, photo: Photo, mask: np.ndarray) -> np.ndarray:
         """See `Writer`."""
-        return draw_overlay(photo.image, mask, self.overlay_palette)
+        return self.pictures.overlay(photo.image, mask)
