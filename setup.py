@@ -15,6 +15,7 @@ EXTRAS = {
     "geo": ["rasterio"],
     "coco": ["pycocotools"],
     "albumentations": ["albumentations"],
+    "report": ["matplotlib>=3.7"],
     "serve": ["fastapi>=0.100", "uvicorn>=0.24", "python-multipart>=0.0.13", "prometheus-client"],
 }
 
@@ -27,7 +28,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.9",
     packages=find_packages(include=["segkit", "segkit.*"]),
-    package_data={"segkit.deploy.serve": ["page/*"]},
+    package_data={"segkit.deploy.serve": ["page/*"], "segkit.report": ["page/*"]},
     # Paddle itself is left out: the CPU or the GPU build that is there must not get a second one beside it.
     install_requires=[
         "numpy>=1.24",

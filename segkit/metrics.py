@@ -208,6 +208,13 @@ class RocCurves:
                 chosen = bins[positive == bool(side)]
                 self.histograms[index, side] += np.bincount(chosen, minlength=2 * _HALF + 1)
 
+    @staticmethod
+    def thresholds() -> np.ndarray:
+        """float64: the probability at which each bin of `histograms` begins, rising; 0.5 ends a bin."""
+        bits = np.arange(_HALF + 1, dtype=np.uint32) << _SHIFT
+        lower = bits.view(np.float32).astype(np.float64)
+        return np.concatenate([lower, 1 - lower[:0:-1]])
+
     def merge(self, other: RocCurves) -> None:
         """Add what another one counted."""
         self.histograms += other.histograms

@@ -102,6 +102,14 @@ class EvalOptions(TestTimeOptions):
 
 
 @dataclass
+class ReportOptions(EvalOptions):
+    """Settings of `segkit report`."""
+
+    save_dir: Optional[str] = option(None, "folder for report.html; default: report/ in the run's folder")
+    images: int = option(24, "photos to show, two thirds of them the worst and a third the best")
+
+
+@dataclass
 class PictureOptions:
     """How predictions are drawn and outlined: shared by predict and infer."""
 

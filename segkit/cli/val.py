@@ -19,23 +19,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> dict[str, Any]:
     """Evaluate; the metrics are returned and logged."""
     require_paddle()
-    from segkit.build import build_dataset
-    from segkit.engine import segmenter
-    from segkit.engine.apply import test_time
     from segkit.engine.evaluate import evaluate
+    from segkit.engine.segmenter import for_evaluation
 
-    exported = segmenter.is_exported(args.model_path)
     options = options_from(args, EvalOptions)
-    segmenter.check_backend(options, exported)
-    cfg = config_from(args)
-    test_time(options, cfg.test_config)
-    device = segmenter.set_up(options)
-    if exported:
-        engine = segmenter.load_exported(args.model_path, device, options)
-        dataset = build_dataset(cfg, "val", use_multilabel=options.use_multilabel)
-        dataset.transforms = engine.transforms
-        windows = {key: cfg.test_config[key] for key in ("is_slide", "crop_size", "stride") if key in cfg.test_config}
-        return evaluate(engine.run, dataset, options, windows)
-    model = segmenter.load_model(cfg, args.model_path)
-    dataset = build_dataset(cfg, "val", use_multilabel=options.use_multilabel)
-    return evaluate(model, dataset, options, cfg.test_config)
+    model, dataset, test_config = for_evaluation(config_from(args), options, args.model_path)
+    return evaluate(model, dataset, options, test_config)

@@ -130,11 +130,7 @@ class Segmenter:
 
     def probabilities(self, output: np.ndarray, geometry: list[dict[str, Any]]) -> np.ndarray:
         """float32 [classes, H0, W0] for one output; `InputError` where the graph gives class numbers only."""
-        if output.dtype.kind in "iu":
-            raise InputError(
-                "this model was exported with --output_op argmax, which keeps no probabilities. Export it with "
-                "--output_op none or softmax."
-            )
+        check_scores(output)
         return postprocess.probabilities(output, geometry, self.multilabel)
 
     def predict(self, image: Image) -> np.ndarray:
@@ -176,6 +172,15 @@ def mask_of(
             "--output_op none or softmax."
         )
     return postprocess.label_map(output, geometry)
+
+
+def check_scores(output: np.ndarray) -> None:
+    """`InputError` for an output of class numbers, where probabilities are wanted."""
+    if output.dtype.kind in "iu":
+        raise InputError(
+            "this model was exported with --output_op argmax, which keeps no probabilities. Export it with "
+            "--output_op none or softmax."
+        )
 
 
 def check_threshold(threshold: Optional[float]) -> None:

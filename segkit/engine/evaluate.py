@@ -14,7 +14,7 @@ import paddle
 from segkit import io, postprocess
 from segkit.deploy import windows
 from segkit.deploy.background import Background
-from segkit.deploy.pipeline import Run, mask_of
+from segkit.deploy.pipeline import Run, check_scores, mask_of
 from segkit.dist import is_main, world_size
 from segkit.engine import apply
 from segkit.engine.apply import Applied, TestTime
@@ -26,6 +26,8 @@ from segkit.options import EvalOptions
 from segkit.progress import progress
 
 Model = Union[paddle.nn.Layer, Run]
+Observer = Callable[[EvalSample, np.ndarray, np.ndarray], None]
+"""gets each sample with its mask and its probabilities, float32 [C, H0, W0], in order, in a thread of its own"""
 
 
 def evaluate(
@@ -33,6 +35,7 @@ def evaluate(
     dataset: Any,
     options: Optional[EvalOptions] = None,
     test_config: Optional[Mapping[str, Any]] = None,
+    observer: Optional[Observer] = None,
 ) -> dict[str, Any]:
     """Metrics (see `ConfusionMatrix.compute`) of a model, or of an engine's `run`, on every sample of `dataset`.
 
@@ -46,9 +49,9 @@ def evaluate(
     names, ignored = dataset.class_names, dataset.ignore_index
     matrix = (MultiLabelMatrix if multilabel else ConfusionMatrix)(dataset.num_classes, ignored, names)
     curves = RocCurves(dataset.num_classes, ignored) if options.auc_roc else None
-    judge = _Judge(dataset, matrix, curves, multilabel)
+    judge = _Judge(matrix, curves, multilabel, observer)
     with contextlib.ExitStack() as stack:
-        segment = stack.enter_context(_prepared(model, how, multilabel, curves is not None))
+        segment = stack.enter_context(_prepared(model, how, multilabel, judge.needs_scores))
         samples = stack.enter_context(eval_loader(dataset, options.num_workers))
         bar = stack.enter_context(progress(len(samples), "val"))
         background = stack.enter_context(Background())
@@ -69,21 +72,29 @@ def _shape(sample: EvalSample) -> list[int]:
 class _Judge:
     """Counts what the outputs of single samples are worth, in a thread of its own."""
 
-    def __init__(self, dataset: Any, matrix: ConfusionMatrix, curves: Optional[RocCurves], multilabel: bool):
-        self.num_classes, self.multilabel = dataset.num_classes, multilabel
-        self.matrix, self.curves = matrix, curves
+    def __init__(
+        self, matrix: ConfusionMatrix, curves: Optional[RocCurves], multilabel: bool, observer: Optional[Observer]
+    ):
+        self.multilabel = multilabel
+        self.matrix, self.curves, self.observer = matrix, curves, observer
+        self.needs_scores = curves is not None or observer is not None
 
     def __call__(self, output: np.ndarray, sample: EvalSample) -> None:
         """One output, [C, h, w] or class numbers [h, w], against its label."""
-        _check_channels(output, self.num_classes, sample.path)
+        _check_channels(output, self.matrix.num_classes, sample.path)
         mask = mask_of(output, sample.geometry, None, self.multilabel)
         try:
             self.matrix.update(mask, sample.label)
         except InputError as error:
             raise InputError(f"{sample.path}: {error}") from error
+        if not self.needs_scores:
+            return
+        check_scores(output)
+        found = postprocess.probabilities(output, sample.geometry, self.multilabel)
         if self.curves is not None:
-            found = postprocess.probabilities(output, sample.geometry, self.multilabel)
             self.curves.update(found, sample.label)
+        if self.observer is not None:
+            self.observer(sample, mask, found)
 
 
 def predict_sample(

@@ -11,7 +11,7 @@ from typing import Any, Optional, Union
 
 import paddle
 
-from segkit.build import build_model, build_transforms, data_info
+from segkit.build import build_dataset, build_model, build_transforms, data_info
 from segkit.config import Config
 from segkit.deploy import infer
 from segkit.deploy.backends import open_backend
@@ -26,7 +26,7 @@ from segkit.engine.weights import load_weights, weights_file
 from segkit.errors import InputError, list_problems
 from segkit.io import prepare_folder
 from segkit.log import logger
-from segkit.options import InferOptions, PredictOptions, TestTimeOptions
+from segkit.options import EvalOptions, InferOptions, PredictOptions, TestTimeOptions
 
 PathLike = Union[str, "os.PathLike[str]"]
 
@@ -103,6 +103,25 @@ def load_model(cfg: Config, model_path: Optional[PathLike]) -> paddle.nn.Layer:
         logger.warning("%s", report)
     model.eval()
     return model
+
+
+def for_evaluation(
+    cfg: Config, options: EvalOptions, model_path: Optional[PathLike]
+) -> tuple[Any, Any, Mapping[str, Any]]:
+    """(model or engine, val data set, test_config) for `evaluate`, from trained weights or an exported folder; sets up
+    the device."""
+    exported = is_exported(model_path)
+    check_backend(options, exported)
+    apply.test_time(options, cfg.test_config)
+    device = set_up(options)
+    if not exported:
+        model = load_model(cfg, model_path)
+        return model, build_dataset(cfg, "val", use_multilabel=options.use_multilabel), cfg.test_config
+    engine = load_exported(os.fspath(model_path or ""), device, options)
+    dataset = build_dataset(cfg, "val", use_multilabel=options.use_multilabel)
+    dataset.transforms = engine.transforms
+    windows = {key: cfg.test_config[key] for key in ("is_slide", "crop_size", "stride") if key in cfg.test_config}
+    return engine.run, dataset, windows
 
 
 def from_model(

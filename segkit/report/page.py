@@ -1,0 +1,221 @@
+"""The HTML file of a report: sections about one run, put into a document that needs nothing else."""
+
+from __future__ import annotations
+
+import html
+import json
+from pathlib import Path
+from typing import Any, Sequence
+
+import numpy as np
+
+from segkit import io
+from segkit.report import plots
+from segkit.report.charts import Chart, draw
+from segkit.report.measures import image_score
+from segkit.report.panels import ERRORS, Masks, chosen, class_scores, pictures
+
+_PAGE = Path(__file__).parent / "page"
+_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
+
+
+class Document:
+    """Sections, and the data that the page's script takes."""
+
+    def __init__(self, title: str):
+        self.title = title
+        self.data: dict[str, Any] = {"charts": []}
+        self._sections: list[tuple[str, str]] = []
+
+    def section(self, title: str, *parts: str) -> None:
+        """Add a section of HTML parts."""
+        self._sections.append((title, "".join(parts)))
+
+    def charts(self, found: Sequence[Chart]) -> str:
+        """HTML of charts beside each other."""
+        return f"<div class=charts>{''.join(self._chart(chart) for chart in found)}</div>"
+
+    def _chart(self, chart: Chart) -> str:
+        svg, data = draw(chart)
+        number = len(self.data["charts"])
+        self.data["charts"].append(data)
+        keys = "".join(
+            f'<span class="key{" dashed" if series.colour < 0 else ""}" style="--c:var(--c{max(series.colour, 0)})">'
+            f"{html.escape(series.name)}</span>"
+            for series in chart.series
+        )
+        note = f"<p class=note>{html.escape(chart.note)}</p>" if chart.note else ""
+        return (
+            f'<figure class=chart tabindex=0 data-chart={number} aria-label="{html.escape(chart.title)}">'
+            f"<h3>{html.escape(chart.title)}</h3><div class=keys>{keys}</div><div class=plot>{svg}</div>"
+            f"<output></output>{note}</figure>"
+        )
+
+    def write(self, path: Path) -> None:
+        """Write the file, whole or not at all."""
+        style, script = ((_PAGE / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
+        data = json.dumps(_rounded(self.data), ensure_ascii=False).replace("<", "\\u003c")
+        links = "".join(f'<a href="#s{n}">{html.escape(title)}</a>' for n, (title, _) in enumerate(self._sections))
+        body = "".join(
+            f"<section id=s{number}><h2>{html.escape(title)}</h2>{text}</section>"
+            for number, (title, text) in enumerate(self._sections)
+        )
+        title = html.escape(self.title)
+        text = (
+            f'<!doctype html><html lang=en><head><meta charset=utf-8><meta http-equiv="Content-Security-Policy" '
+            f'content="{_POLICY}"><meta name=viewport content="width=device-width,initial-scale=1">'
+            f"<title>{title}</title><style>{style}</style></head><body><header><h1>{title}</h1>"
+            f'<button id=theme type=button aria-label="colours">auto</button><nav>{links}</nav></header>'
+            f"<main>{body}</main><dialog id=zoom></dialog>"
+            f'<script type="application/json" id=data>{data}</script><script>{script}</script></body></html>\n'
+        )
+        io.write_bytes_atomic(path, text.encode())
+
+
+def write_page(path: Path, found: dict[str, Any], dataset: Any, folder: Path, images: int) -> None:
+    """The page of one run from what report.json says (see `segkit.report.run.measure`) and its data set."""
+    metrics = found["metrics"]
+    document = Document(f"{name_of(found)}: mIoU {metrics['mIoU']:.4f}")
+    document.data["names"], document.data["matrix"] = metrics["class_names"], metrics["confusion_matrix"]
+    document.section("Summary", scores(metrics), rows(found["summary"]), listing("config", found["config"]))
+    if found["history"]:
+        document.section("Training", document.charts(plots.training(found["history"], metrics["class_names"])))
+    else:
+        document.section("Training", "<p>There is no metrics.jsonl beside the weights, so there are no curves.</p>")
+    document.section("Classes", class_table(found))
+    document.section("Confusion matrix", "<div id=confusion></div>")
+    document.section("Calibration and sizes", document.charts(plots.reliability(found) + plots.sizes(found)))
+    if found["curves"]:
+        document.section("Threshold", document.charts(plots.thresholds(found)), threshold_note(found))
+    document.section("Images", image_section(found, dataset, folder, images))
+    document.write(path)
+
+
+def name_of(found: dict[str, Any]) -> str:
+    """What a run is called: its folder, with iter_N where it is not the best model."""
+    parts = [part for part in Path(found["summary"]["weights"]).parts if part not in ("best_model", "model.pdparams")]
+    return "/".join(parts[-2:] if parts and parts[-1].startswith("iter_") else parts[-1:]) or "report"
+
+
+def scores(metrics: dict[str, Any]) -> str:
+    """The main numbers as tiles."""
+    names = {"mIoU": "mIoU", "Acc": "accuracy", "Kappa": "kappa", "mDice": "mean Dice", "auc_roc": "mean AUC"}
+    tiles = "".join(
+        f"<div><b>{metrics[key]:.4f}</b><span>{name}</span></div>" for key, name in names.items() if key in metrics
+    )
+    absent = metrics["absent_classes"]
+    note = f"<p>Neither labelled nor predicted, left out of the means: {html.escape(', '.join(absent))}</p>"
+    return f"<div class=tiles>{tiles}</div>{note if absent else ''}"
+
+
+def rows(found: dict[str, str]) -> str:
+    """A list of names and texts."""
+    items = "".join(f"<dt>{html.escape(name)}<dd>{html.escape(text)}" for name, text in found.items())
+    return f"<dl>{items}</dl>"
+
+
+def listing(title: str, text: str) -> str:
+    """A text that opens on demand."""
+    return f"<details><summary>{html.escape(title)}</summary><pre>{html.escape(text)}</pre></details>"
+
+
+def class_table(found: dict[str, Any]) -> str:
+    """IoU, precision, recall and boundary IoU of each class as bars, and the class's share of the labelled pixels."""
+    metrics = found["metrics"]
+    labelled = np.array(metrics["confusion_matrix"]).sum(1)
+    columns = {
+        "IoU": metrics["class_iou"], "precision": metrics["class_precision"], "recall": metrics["class_recall"],
+        "boundary IoU": found["boundary_iou"], "share": (labelled / max(labelled.sum(), 1)).tolist(),
+    }  # fmt: skip
+    lines = []
+    for number, name in enumerate(metrics["class_names"]):
+        swatch = swatch_of(found["palette"], number)
+        cells = "".join(bar(values[number], name != "share") for name, values in columns.items())
+        lines.append(f"<tr><th scope=row data-v={number}>{swatch}{html.escape(name)}</th>{cells}</tr>")
+    mean = [value for value in found["boundary_iou"] if value is not None]
+    note = f"<p class=note>Mean boundary IoU: {np.mean(mean) if mean else 0:.4f} (bands of 2 % of the diagonal).</p>"
+    return f"{table(['class', *columns], lines)}{note}"
+
+
+def table(heads: Sequence[str], lines: Sequence[str]) -> str:
+    """A table that its heads sort."""
+    head = "".join(f"<th scope=col><button type=button>{html.escape(name)}</button></th>" for name in heads)
+    body = f"<thead><tr>{head}</tr></thead><tbody>{''.join(lines)}</tbody>"
+    return f"<div class=wide><table class=sortable>{body}</table></div>"
+
+
+def swatch_of(palette: Sequence[Sequence[int]], number: int) -> str:
+    """A square in the colour of a class."""
+    red, green, blue = palette[number % len(palette)]
+    return f'<i class=swatch style="background:rgb({red},{green},{blue})"></i>'
+
+
+def bar(value: Any, drawn: bool = True) -> str:
+    """A table cell with a number from 0 to 1, and a bar behind it."""
+    if value is None:
+        return "<td data-v=-1>–</td>"
+    style = f' style="--w:{100 * value:.1f}%"' if drawn else ""
+    text = f"{value:.4f}" if drawn else f"{value:.2%}"
+    return f"<td data-v={value:.6f}><span class=bar{style}>{text}</span></td>"
+
+
+def threshold_note(found: dict[str, Any]) -> str:
+    """The best threshold beside 0.5."""
+    lines = []
+    for title, score in (("0.5", found["curves"]["half"]), ("best", found["curves"]["best"])):
+        cells = "".join(f"<td>{score[name]:.4f}</td>" for name in ("threshold", "iou", "precision", "recall"))
+        lines.append(f"<tr><th scope=row>{title}</th>{cells}</tr>")
+    name = html.escape(found["metrics"]["class_names"][1])
+    return (
+        f"<p>Scores of <b>{name}</b> where it is given to pixels of a higher probability than the threshold:</p>"
+        + table(["", "threshold", "IoU", "precision", "recall"], lines)
+    )
+
+
+def image_section(found: dict[str, Any], dataset: Any, folder: Path, most: int) -> str:
+    """The worst and the best photos, and what sorts them."""
+    names, images, masks = found["metrics"]["class_names"], found["images"], Masks(folder)
+    panels = []
+    for number in chosen(images, most):
+        item = images[number]
+        own = [image_score(np.array(item["counts"])), *class_scores(item["counts"])]
+        cells = pictures(dataset, item["index"], [("", masks.read(item["index"]))])
+        panels.append(panel(item["path"], own, cells, f"mIoU {own[0] or 0:.4f}"))
+    return sorter(names) + legend(found) + f"<div id=panels>{''.join(panels)}</div>"
+
+
+def sorter(names: Sequence[str]) -> str:
+    """The choice of what panels are sorted by."""
+    options = "".join(f"<option value={n}>{html.escape(name)}</option>" for n, name in enumerate(["all", *names]))
+    return (
+        f"<div class=tools><label>score of <select id=by>{options}</select></label>"
+        "<label>order <select id=order><option value=1>worst first</option><option value=-1>best first</option>"
+        "</select></label></div>"
+    )
+
+
+def legend(found: dict[str, Any]) -> str:
+    """Colours of the classes and of the error map."""
+    names = found["metrics"]["class_names"]
+    shown = [f"{swatch_of(found['palette'], n)}{html.escape(name)}" for n, name in enumerate(names[:40])]
+    kinds = ("missed", "too much", "ignored") if len(names) == 2 else ("wrong", "ignored")
+    shown += [f'<i class=swatch style="background:rgb{ERRORS[kind]}"></i>error map: {kind}' for kind in kinds]
+    return f"<p class=legend>{''.join(f'<span>{item}</span>' for item in shown)}</p>"
+
+
+def panel(path: str, own: Sequence[Any], cells: str, text: str) -> str:
+    """One photo's pictures. `own`: scores to sort by, that of all classes first."""
+    values = json.dumps([None if value is None else round(value, 4) for value in own])
+    return (
+        f'<article data-scores="{values}"><h3>{html.escape(path)} <b>{html.escape(text)}</b></h3>'
+        f'<button type=button class=pics aria-label="enlarge {html.escape(path)}">{cells}</button></article>'
+    )
+
+
+def _rounded(value: Any) -> Any:
+    """Floats with 5 significant digits, which a page cannot show more of."""
+    if isinstance(value, dict):
+        return {key: _rounded(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_rounded(item) for item in value]
+    return float(f"{value:.5g}") if isinstance(value, float) else value

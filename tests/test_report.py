@@ -1,0 +1,157 @@
+"""segkit report: val's numbers, a page that needs nothing else, and what it says in a browser."""
+
+from __future__ import annotations
+
+import builtins
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from segkit.cli import main as cli
+from segkit.report import history
+from segkit.report.panels import chosen, error_map
+from tests.chromium import Chromium, find_chromium
+from tests.tiny import make_data, tiny_config
+
+NAMES = ["ground", '<b>"square" & $x$</b>']
+
+
+def trained(folder: Path, **changes: object) -> Path:
+    """A run folder of a few iterations on squares, its second class named to provoke."""
+    config = tiny_config(make_data(folder / "data", train=4, val=4), folder / "c.yml", iters=4, **changes)
+    data = yaml.safe_load(config.read_text(encoding="utf-8"))
+    for part in ("train_dataset", "val_dataset"):
+        data[part]["class_names"] = NAMES
+    config.write_text(yaml.safe_dump(data), encoding="utf-8")
+    out = folder / "run"
+    assert (
+        command("train", "--config", config, "--save_dir", out, "--do_eval", "--log_iters", 1, "--save_interval", 2)
+        == 0
+    )
+    return out
+
+
+def command(*argv: object) -> int:
+    return cli.main([*map(str, argv), "--device", "cpu", "--num_workers", "0", "--quiet"])
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> Path:
+    return trained(tmp_path_factory.mktemp("report"))
+
+
+@pytest.fixture(scope="module")
+def page(run) -> Path:
+    assert command("report", "--model_path", run, "--images", 3) == 0
+    return run / "report" / "report.html"
+
+
+def data_of(page: Path) -> dict:
+    return json.loads(re.search(r"id=data>(.*?)</script>", page.read_text(encoding="utf-8"), re.DOTALL)[1])
+
+
+def test_the_numbers_are_vals(run, page, tmp_path) -> None:
+    assert command("val", "--model_path", run, "--save_dir", tmp_path) == 0
+    assert (page.parent / "metrics.json").read_bytes() == (tmp_path / "metrics.json").read_bytes()
+    metrics = json.loads((tmp_path / "metrics.json").read_bytes())
+    text = page.read_text(encoding="utf-8")
+    for value in (metrics["mIoU"], metrics["Kappa"], *metrics["class_iou"], *metrics["class_recall"]):
+        assert f"{value:.4f}" in text
+    assert data_of(page)["matrix"] == metrics["confusion_matrix"]
+
+
+def test_the_page_needs_nothing_and_escapes_names(page) -> None:
+    text = page.read_text(encoding="utf-8")
+    addresses = re.findall(r'(?:src|href)="?([^"\s>]+)', text.split("<script")[0])
+    assert addresses and all(address.startswith(("data:image/", "#")) for address in addresses)
+    assert "<b>&quot;" not in text and NAMES[1] not in text
+    assert "&lt;b&gt;&quot;square&quot; &amp; $x$&lt;/b&gt;" in text
+    assert data_of(page)["names"] == NAMES
+    assert len(page.read_bytes()) < 400_000
+
+
+def test_curves_are_those_of_the_log(run, page) -> None:
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    losses = [row["loss"] for row in rows if row["kind"] == "train"]
+    charts = data_of(page)["charts"]
+    assert charts[0]["series"][0]["x"] == [1, 2, 3, 4]
+    np.testing.assert_allclose(charts[0]["series"][0]["y"], losses, rtol=1e-4)
+    scores = [row["mIoU"] for row in rows if row["kind"] == "eval"]
+    np.testing.assert_allclose(charts[1]["series"][0]["y"], scores, rtol=1e-4)
+
+
+def test_long_courses_are_averaged(tmp_path) -> None:
+    lines = [json.dumps({"kind": "train", "iter": 10 * n, "loss": n, "batch_cost": 0.5}) for n in range(1, 1201)]
+    (tmp_path / "metrics.jsonl").write_text("\n".join([*lines, '{"kind": "train", "it']), encoding="utf-8")
+    found = history.read(history.find(str(tmp_path / "best_model")))
+    assert found["seconds"] == pytest.approx(6000)
+    assert found["train"]["iter"][:2] == [30, 60] and found["train"]["loss"][:2] == [2, 5]
+    assert len(found["train"]["loss"]) == 400
+
+
+def test_which_photos_are_shown() -> None:
+    """Class 1 is right in a share of 0.0, 0.1, ... 0.9 of its pixels; class 2 is in photo 7 alone."""
+    images = [{"counts": [[90, n, 0], [100 - n, n, 0], [90, 10, 0]]} for n in range(10)]
+    images[7]["counts"] = [[90, 7, 0], [93, 7, 0], [90, 7, 3]]
+    shown = chosen(images, 3)
+    assert {0, 1, 7, 9} <= set(shown) and len(shown) == len(set(shown)) <= 9
+    assert chosen([], 3) == []
+
+
+def test_error_maps() -> None:
+    label = np.array([[0, 0, 1, 1, 255]], np.uint8)
+    mask = np.array([[0, 1, 0, 1, 1]], np.uint8)
+    assert error_map(mask, label, 255, 2).tolist() == [[0, 2, 1, 0, 4]]
+    assert error_map(mask, label, 255, 3).tolist() == [[0, 3, 3, 0, 4]]
+
+
+@pytest.mark.parametrize(
+    "argv, message",
+    [
+        (("--use_multilabel",), "segkit report shows one class a pixel (got use_multilabel). Use segkit val"),
+        (("--images", "-1"), "--images: got -1, expected at least 0."),
+    ],
+)
+def test_mistakes(run, argv, message, capsys) -> None:
+    assert command("report", "--model_path", run, "--save_dir", run / "other", *argv) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_without_matplotlib_the_extra_is_named(run, monkeypatch, capsys) -> None:
+    real = builtins.__import__
+
+    def absent(name, *rest, **named):
+        if name.partition(".")[0] == "matplotlib":
+            raise ImportError("No module named 'matplotlib'")
+        return real(name, *rest, **named)
+
+    monkeypatch.setattr(builtins, "__import__", absent)
+    assert command("report", "--model_path", run) == 2
+    assert "Install it: pip install 'segkit[report]'" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(find_chromium() is None, reason="Chromium is not installed: the page is not tested")
+@pytest.mark.parametrize("width, dark", [(1280, False), (390, True)], ids=["desktop", "phone"])
+def test_in_a_browser(page, tmp_path, width, dark) -> None:
+    with Chromium(tmp_path / "profile") as browser:
+        browser.look(width, 844, dark)
+        browser.go(page.as_uri())
+        assert browser.run("document.documentElement.scrollWidth <= innerWidth"), "scrolls sideways"
+        assert NAMES[1] in browser.run("document.querySelector('#confusion').innerText")
+        browser.run("document.querySelector('.chart').focus()")
+        browser.run("""document.querySelector('.chart').dispatchEvent(new KeyboardEvent("keydown", {key: "End"}))""")
+        assert browser.run("document.querySelector('.chart output').textContent").startswith("iteration 4: loss ")
+        first = "document.querySelector('#panels article').innerText"
+        worst = browser.run(first)
+        browser.run("order.value = -1; order.onchange()")
+        assert browser.run(first) != worst
+        browser.run("document.querySelector('.pics').click()")
+        assert browser.run("zoom.open && zoom.querySelectorAll('img').length") == 5
+        browser.run("document.querySelectorAll('table.sortable button')[1].click()")
+        values = browser.run("[...document.querySelectorAll('table.sortable td:nth-child(2)')].map(c => +c.dataset.v)")
+        assert values[:2] == sorted(values[:2], reverse=True)
+        assert browser.errors == []
