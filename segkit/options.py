@@ -105,7 +105,9 @@ class EvalOptions(TestTimeOptions):
 class ReportOptions(EvalOptions):
     """Settings of `segkit report`."""
 
-    save_dir: Optional[str] = option(None, "folder for report.html; default: report/ in the run's folder")
+    save_dir: Optional[str] = option(
+        None, "folder for report.html; default: report/ in the run's folder, output/comparison of two runs"
+    )
     images: int = option(24, "photos to show, two thirds of them the worst and a third the best")
 
 

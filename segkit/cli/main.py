@@ -22,7 +22,7 @@ COMMANDS = {
     "config": "print or check a resolved config",
     "init": "look at photos and labels, write a config that trains",
     "data": "convert, split and check data sets",
-    "report": "one HTML page about a run: curves, scores, pictures",
+    "report": "one HTML page about a run, or about two compared",
     "info": "what this machine has and lacks, or a model's layers, parameters and FLOPs",
 }
 _DISK = {

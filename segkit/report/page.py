@@ -134,14 +134,17 @@ def class_table(found: dict[str, Any]) -> str:
         lines.append(f"<tr><th scope=row data-v={number}>{swatch}{html.escape(name)}</th>{cells}</tr>")
     mean = [value for value in found["boundary_iou"] if value is not None]
     note = f"<p class=note>Mean boundary IoU: {np.mean(mean) if mean else 0:.4f} (bands of 2 % of the diagonal).</p>"
-    return f"{table(['class', *columns], lines)}{note}"
+    return f"{plain_table(['class', *columns], lines, True)}{note}"
 
 
-def table(heads: Sequence[str], lines: Sequence[str]) -> str:
-    """A table that its heads sort."""
-    head = "".join(f"<th scope=col><button type=button>{html.escape(name)}</button></th>" for name in heads)
+def plain_table(heads: Sequence[str], lines: Sequence[str], sortable: bool = False) -> str:
+    """A table, whose heads sort it where asked."""
+    names = [html.escape(name) for name in heads]
+    if sortable:
+        names = [f"<button type=button>{name}</button>" for name in names]
+    head = "".join(f"<th scope=col>{name}</th>" for name in names)
     body = f"<thead><tr>{head}</tr></thead><tbody>{''.join(lines)}</tbody>"
-    return f"<div class=wide><table class=sortable>{body}</table></div>"
+    return f"<div class=wide><table{' class=sortable' if sortable else ''}>{body}</table></div>"
 
 
 def swatch_of(palette: Sequence[Sequence[int]], number: int) -> str:
@@ -168,7 +171,7 @@ def threshold_note(found: dict[str, Any]) -> str:
     name = html.escape(found["metrics"]["class_names"][1])
     return (
         f"<p>Scores of <b>{name}</b> where it is given to pixels of a higher probability than the threshold:</p>"
-        + table(["", "threshold", "IoU", "precision", "recall"], lines)
+        + plain_table(["", "threshold", "IoU", "precision", "recall"], lines)
     )
 
 
@@ -181,20 +184,20 @@ def image_section(found: dict[str, Any], dataset: Any, folder: Path, most: int) 
         own = [image_score(np.array(item["counts"])), *class_scores(item["counts"])]
         cells = pictures(dataset, item["index"], [("", masks.read(item["index"]))])
         panels.append(panel(item["path"], own, cells, f"mIoU {own[0] or 0:.4f}"))
-    return sorter(names) + legend(found) + f"<div id=panels>{''.join(panels)}</div>"
+    return sorter(names) + image_legend(found) + f"<div id=panels>{''.join(panels)}</div>"
 
 
-def sorter(names: Sequence[str]) -> str:
+def sorter(names: Sequence[str], up: str = "worst first", down: str = "best first") -> str:
     """The choice of what panels are sorted by."""
     options = "".join(f"<option value={n}>{html.escape(name)}</option>" for n, name in enumerate(["all", *names]))
     return (
         f"<div class=tools><label>score of <select id=by>{options}</select></label>"
-        "<label>order <select id=order><option value=1>worst first</option><option value=-1>best first</option>"
-        "</select></label></div>"
+        f"<label>order <select id=order><option value=1>{up}</option><option value=-1>{down}</option></select>"
+        "</label></div>"
     )
 
 
-def legend(found: dict[str, Any]) -> str:
+def image_legend(found: dict[str, Any]) -> str:
     """Colours of the classes and of the error map."""
     names = found["metrics"]["class_names"]
     shown = [f"{swatch_of(found['palette'], n)}{html.escape(name)}" for n, name in enumerate(names[:40])]
@@ -203,12 +206,12 @@ def legend(found: dict[str, Any]) -> str:
     return f"<p class=legend>{''.join(f'<span>{item}</span>' for item in shown)}</p>"
 
 
-def panel(path: str, own: Sequence[Any], cells: str, text: str) -> str:
-    """One photo's pictures. `own`: scores to sort by, that of all classes first."""
+def panel(path: str, own: Sequence[Any], cells: str, text: str, kind: str = "pics") -> str:
+    """One photo's pictures. `own`: scores to sort by, that of all classes first; `kind`: CSS classes."""
     values = json.dumps([None if value is None else round(value, 4) for value in own])
     return (
         f'<article data-scores="{values}"><h3>{html.escape(path)} <b>{html.escape(text)}</b></h3>'
-        f'<button type=button class=pics aria-label="enlarge {html.escape(path)}">{cells}</button></article>'
+        f'<button type=button class="{kind}" aria-label="enlarge {html.escape(path)}">{cells}</button></article>'
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Optional
 
 from segkit.report.charts import COLOURS, Chart, Series
 
@@ -32,6 +32,19 @@ def training(course: dict[str, Any], names: list[str]) -> list[Chart]:
             ]
             found.insert(2, Chart("IoU of the classes", "iteration", "IoU", classes))
     return [chart for chart in found if chart.series]
+
+
+def two_courses(first: Optional[dict[str, Any]], second: Optional[dict[str, Any]]) -> list[Chart]:
+    """Loss and validation mIoU of two runs in one chart each."""
+    found = []
+    for title, part, key in (("Loss", "train", "loss"), ("Validation", "eval", "mIoU")):
+        series = [
+            Series(side, course[part]["iter"], course[part][key], number, part == "eval")
+            for number, (side, course) in enumerate(zip("AB", (first, second)))
+            if course and any(value is not None for value in course[part].get(key, ()))
+        ]
+        found += [Chart(title, "iteration", key, series)] if series else []
+    return found
 
 
 def reliability(found: dict[str, Any]) -> list[Chart]:

@@ -71,6 +71,7 @@ def measure(cfg: Config, options: ReportOptions, model_path: Optional[str], fold
         "history": history.read(course) if course else None,
         **collector.compute(),
     }
+    cfg.save(folder / "config.yml")
     io.write_bytes_atomic(folder / FILE, (json.dumps(found, ensure_ascii=False) + "\n").encode())
     return found, dataset
 

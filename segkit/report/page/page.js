@@ -150,7 +150,7 @@ if (panels) {
     }
     make("button", "close", top).onclick = () => zoom.close();
     const pictures = make("div");
-    pictures.className = "pics";
+    pictures.className = article.querySelector(".pics").className;
     pictures.append(...[...article.querySelector(".pics").children].map((child) => child.cloneNode(true)));
     const photo = article.querySelector(".photo img");
     pictures.style.setProperty("--aspect", photo.naturalWidth / photo.naturalHeight);
