@@ -109,11 +109,56 @@ def test_error_maps() -> None:
     assert error_map(mask, label, 255, 3).tolist() == [[0, 3, 3, 0, 4]]
 
 
+def test_two_runs_are_compared(run, page, tmp_path, capsys) -> None:
+    out = tmp_path / "both"
+    before = (run / "report" / "report.json").stat().st_mtime_ns
+    argv = ("report", run / "iter_2", run, "--save_dir", out, "--json")
+    assert command(*argv) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (run / "report" / "report.json").stat().st_mtime_ns == before, "it was there, and is not made again"
+    scores = [json.loads((run / name / "metrics.json").read_bytes())["mIoU"] for name in ("report_iter_2", "report")]
+    assert [found["mIoU"]["first"], found["mIoU"]["second"]] == pytest.approx(scores)
+    assert found["images"] == 4 and len(found["classes"]) == 2
+    text = (out / "report.html").read_text(encoding="utf-8")
+    assert f"{scores[0]:.4f}" in text and f"by {abs(found['mIoU']['delta']):.4f}" in text
+    assert NAMES[1] not in text and "prediction B" in text
+    again = ("report", run / "report_iter_2", run / "report", "--save_dir", tmp_path / "again", "--json")
+    assert command(*again) == 0
+    assert json.loads(capsys.readouterr().out)["mIoU"] == found["mIoU"]
+
+
+def test_what_cannot_be_compared(run, page, tmp_path, capsys) -> None:
+    whole = json.loads((page.parent / "report.json").read_text(encoding="utf-8"))
+    changes = {
+        "names": (
+            ("metrics", {**whole["metrics"], "class_names": ["ground", "round"]}),
+            "its classes are not those of",
+        ),
+        "photos": (("images", [{**item, "path": "x"} for item in whole["images"]]), "evaluated on other photos"),
+        "labels": (
+            ("images", [{**item, "counts": [[0, 0]] * 3} for item in whole["images"]]),
+            "its labels were others",
+        ),
+        "empty": (("images", None), "no report's data"),
+    }
+    for name, ((key, value), message) in changes.items():
+        folder = tmp_path / name
+        folder.mkdir()
+        changed = {**whole, key: value}
+        if value is None:
+            del changed[key]
+        (folder / "report.json").write_text(json.dumps(changed), encoding="utf-8")
+        assert command("report", page.parent, folder, "--save_dir", tmp_path / "out") == 2
+        assert message in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     "argv, message",
     [
         (("--use_multilabel",), "segkit report shows one class a pixel (got use_multilabel). Use segkit val"),
         (("--images", "-1"), "--images: got -1, expected at least 0."),
+        (("a",), "segkit report: got a, "),
+        (("a", "b", "c"), "expected two run folders to compare, such as output/a output/b"),
     ],
 )
 def test_mistakes(run, argv, message, capsys) -> None:

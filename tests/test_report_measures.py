@@ -8,6 +8,7 @@ from sklearn.calibration import calibration_curve
 from sklearn.metrics import average_precision_score, jaccard_score, precision_recall_curve, roc_auc_score, roc_curve
 
 from segkit.metrics import RocCurves
+from segkit.report.bootstrap import differences
 from segkit.report.measures import BoundaryIoU, Calibration, ObjectSizes, object_ious, two_class_curves
 
 
@@ -148,3 +149,39 @@ def test_sizes_of_objects() -> None:
     assert found["count"][1] == [1, 0, 1, 0, 0, 0, 0]
     assert found["iou"][1][:3] == [0.5, None, 1.0]
     assert found["count"][0] == [0, 0, 0, 0, 1, 0, 0]
+
+
+def miou(counts: np.ndarray) -> float:
+    hits, predicted, labelled = counts.sum(0)
+    return float(np.mean([h / (p + t - h) for h, p, t in zip(hits, predicted, labelled) if p + t]))
+
+
+def test_bootstrap_is_that_of_a_loop() -> None:
+    rng = np.random.default_rng(3)
+    labelled = rng.integers(20, 200, (40, 3))
+    hits = (labelled * rng.uniform(0.5, 0.9, (40, 3))).astype(int)
+    first = np.stack([hits, labelled, labelled], 1)
+    better = np.minimum(hits + rng.integers(-8, 20, (40, 3)), labelled)
+    second = np.stack([better, labelled, labelled], 1)
+    first[:, :, 2] = second[:, :, 2] = 0
+    found = differences(first, second)
+    assert found["mIoU"]["first"] == pytest.approx(miou(first))
+    assert found["mIoU"]["delta"] == pytest.approx(miou(second) - miou(first))
+    draws = [rng.integers(0, 40, 40) for _ in range(2000)]
+    deltas = [miou(second[index]) - miou(first[index]) for index in draws]
+    low, high = np.percentile(deltas, (2.5, 97.5))
+    assert [found["mIoU"]["low"], found["mIoU"]["high"]] == pytest.approx([low, high], abs=0.004)
+    assert found["classes"][2] is None
+    assert found["classes"][0]["second"] == pytest.approx(miou(second[:, :, :1]))
+
+
+def test_bootstrap_knows_equal_from_different() -> None:
+    labelled = np.full((30, 2), 100)
+    first = np.stack([np.full((30, 2), 50), labelled, labelled], 1)
+    same = differences(first, first)["mIoU"]
+    assert same["p"] == 1 and same["low"] == same["high"] == 0
+    raised = first.copy()
+    raised[:, 0] += 10
+    found = differences(first, raised)["mIoU"]
+    assert found["low"] > 0 and found["p"] < 0.01
+    assert differences(raised, first)["mIoU"]["high"] < 0

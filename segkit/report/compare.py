@@ -83,7 +83,7 @@ def measured(path: str, options: ReportOptions, opts: Sequence[str], trust: bool
     logger.info("%s is used as it is", folder / FILE)
     try:
         found = json.loads((folder / FILE).read_text(encoding="utf-8"))
-        found["metrics"]["class_names"], found["images"], found["history"]
+        found["metrics"]["class_names"], found["images"], found["history"]  # what is read of it
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(
             f"{folder / FILE}: no report's data ({error!r}). Run segkit report on that run again."
@@ -133,7 +133,11 @@ def verdict(found: Sequence[dict[str, Any]], score: dict[str, float], pairs: Seq
     text = (
         f"{said}; the 95 % interval over the choice of the {len(pairs)} photos is {score['low']:+.4f} to "
         f"{score['high']:+.4f} (paired bootstrap, p {score['p']:.3g}): "
-        + ("a difference beyond chance." if sure else "it may be chance.")
+        + (
+            "more than the choice of photos explains (another seed of the training may still tell otherwise)."
+            if sure
+            else "it may be chance."
+        )
     )
     kind = ("good" if better else "bad") if sure else "unsure"
     tiles = "".join(
@@ -203,5 +207,5 @@ def image_section(runs: Sequence[Measured], pairs: Sequence[Any], dataset: Any, 
         f"{len(pairs) - len(better) - len(worse)} the same (mIoU of the photo). Those that changed most:</p>"
     )
     head = runs[0].found
-    tools = sorter(head["metrics"]["class_names"], "most worse first", "most better first")
+    tools = sorter(head["metrics"]["class_names"], "greatest loss first", "greatest gain first")
     return text + tools + image_legend(head) + f"<div id=panels>{''.join(panels)}</div>"

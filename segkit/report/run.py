@@ -43,12 +43,12 @@ def report(cfg: Config, options: ReportOptions, model_path: Optional[str]) -> di
 
 
 def default_folder(model_path: Optional[str]) -> Path:
-    """`report/` beside metrics.jsonl, or else beside the weights."""
-    course = history.find(model_path)
-    if course is not None:
-        return course.parent / "report"
+    """`report/` in the run's folder (`report_iter_N/` for a checkpoint), or else beside the weights."""
     path = Path(model_path or "output")
-    return (path if path.is_dir() else path.parent) / "report"
+    folder = path if path.is_dir() else path.parent
+    course = history.find(model_path)
+    name = f"report_{folder.name}" if folder.name.startswith("iter_") else "report"
+    return (folder if course is None else course.parent) / name
 
 
 def measure(cfg: Config, options: ReportOptions, model_path: Optional[str], folder: Path) -> tuple[dict[str, Any], Any]:
