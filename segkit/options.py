@@ -237,3 +237,11 @@ class ServeOptions(EngineOptions):
     queue: int = option(256, "photos taken and not yet answered; more are told to come back later")
     timeout: float = option(30.0, "seconds until the whole of a request must be here")
     stop_timeout: float = option(60.0, "seconds to answer what was accepted, after SIGTERM or Ctrl-C")
+
+
+@dataclass
+class DashboardOptions:
+    """Settings of `segkit dashboard`."""
+
+    host: str = option("127.0.0.1", "address to listen on; 0.0.0.0: all of this machine's")
+    port: int = option(8040, "port to listen on; 0 takes a free one")

@@ -27,6 +27,7 @@ from segkit import io
 from segkit.cli.main import main
 from segkit.deploy.backends import open_backend
 from segkit.deploy.infer import segmenter
+from segkit.deploy.listening import listen
 from segkit.deploy.outputs import full_palette
 from segkit.deploy.serve import guard, results, server
 from segkit.deploy.serve.app import Service
@@ -466,7 +467,7 @@ def test_without_the_extra(monkeypatch, capsys):
 def hurried(service, monkeypatch):
     """A socket's address of a server in a thread that waits 0.3 s for headers."""
     monkeypatch.setattr(server, "_HEADERS", 0.3)
-    listening = server._listen("127.0.0.1", 0)
+    listening = listen("127.0.0.1", 0)
     running = server._Server(service, 5)
     thread = threading.Thread(target=running.run, kwargs={"sockets": [listening]})
     thread.start()

@@ -19,6 +19,7 @@ COMMANDS = {
     "quantize": "make an exported model int8, and judge it",
     "infer": "segment photos with an exported model",
     "serve": "answer over HTTP with exported models",
+    "dashboard": "show the curves and pictures of train --use_vdl",
     "config": "print or check a resolved config",
     "init": "look at photos and labels, write a config that trains",
     "data": "convert, split and check data sets",

@@ -11,6 +11,7 @@ from typing import Any, Optional
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from segkit.deploy.listening import BACKLOG, address, listen
 from segkit.deploy.serve.app import Service
 from segkit.deploy.serve.limits import Limits
 from segkit.deploy.serve.metrics import Metrics
@@ -23,7 +24,6 @@ _HEADERS = 10.0  # seconds that a connection may be open without a whole request
 _KEEP_ALIVE = 15  # seconds that it may then wait for the next one
 _FLUSH = 60.0  # seconds that a client may take to read what is left of a reply
 _LAST_WORD = 1.0  # seconds that an open connection may still bring a request when the server stops
-_BACKLOG = 1024
 STOPPED = 143  # as SPEC's exit codes: made to stop before everything was answered
 
 
@@ -37,10 +37,8 @@ def serve(models: list[str], options: ServeOptions) -> int:
     served = {name: ServedModel(name, folder, options, metrics, threads) for name, folder in folders.items()}
     limits = Limits(round(options.max_body_mb * 2**20), options.max_pixels, options.queue, options.timeout)
     service = Service(served, limits, metrics, threads)
-    with _listen(options.host, options.port) as listening:
-        host, port = listening.getsockname()[:2]
-        address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-        logger.info("serving %s on http://%s (Ctrl-C or SIGTERM stops)", ", ".join(folders), address)
+    with listen(options.host, options.port) as listening:
+        logger.info("serving %s on %s (Ctrl-C or SIGTERM stops)", ", ".join(folders), address(listening))
         server = _Server(service, options.stop_timeout)
         server.run(sockets=[listening])
     if service.guard.lost:
@@ -59,17 +57,6 @@ def _check(options: ServeOptions) -> None:
         raise InputError(f"--max_wait_ms: got {options.max_wait_ms}, expected a number not below 0.")
 
 
-def _listen(host: str, port: int) -> socket.socket:
-    try:
-        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-        return socket.create_server((host, port), family=family, backlog=_BACKLOG)
-    except (OSError, OverflowError) as error:
-        raise InputError(
-            f"--host {host} --port {port}: cannot be listened on ({error}). Choose another port, or 0 for any that is "
-            "free; or another --host."
-        ) from error
-
-
 class _Server(uvicorn.Server):
     """uvicorn's, which also answers what waits in the socket's queue when it stops."""
 
@@ -86,7 +73,7 @@ class _Server(uvicorn.Server):
                 log_level="error",
                 access_log=False,
                 server_header=False,
-                backlog=_BACKLOG,
+                backlog=BACKLOG,
                 timeout_keep_alive=_KEEP_ALIVE,
                 timeout_graceful_shutdown=stop_timeout,
             )
