@@ -76,18 +76,19 @@ def rings(plane: np.ndarray, tolerance: float = 0.0) -> list[list[list[list[int]
 
 
 def pieces(plane: np.ndarray) -> list[list[list[int]]]:
-    """Rings as of `rings`, not closed and none in another one, that together cover a plane of 0 and 1: what has holes
-    is cut through them, column-wise."""
-    found, open_planes = [], [(plane, 0)]
-    while open_planes:
-        part, left = open_planes.pop()
-        parted = rings(part)
-        columns = [sum(side(x for x, _ in hole) for side in (min, max)) // 2 for _, *holes in parted for hole in holes]
-        if columns:
-            cut = min(columns, key=lambda column: abs(2 * column - part.shape[1]))
-            open_planes += [(part[:, cut:], left + cut), (part[:, :cut], left)]
-        else:
-            found += [[[x + left, y] for x, y in ring[:-1]] for (ring,) in parted]
+    """Rings as of `rings`, not closed and none in another one, that together cover a plane of 0 and 1: it is cut into
+    strips along columns that meet all of its holes, as few as that takes."""
+    if plane.all():  # specks, of which there may be very many
+        height, width = plane.shape
+        return [[[0, 0], [width, 0], [width, height], [0, height]]]
+    holes = [[x for x, _ in hole] for _, *holes in rings(plane) for hole in holes]
+    cuts = [0]
+    for right, left in sorted((max(columns), min(columns)) for columns in holes):
+        if left > cuts[-1]:
+            cuts.append(right)
+    found = []
+    for begin, end in zip(cuts, [*cuts[1:], plane.shape[1]]):
+        found += [[[x + begin, y] for x, y in ring[:-1]] for (ring,) in rings(plane[:, begin:end])]
     return found
 
 

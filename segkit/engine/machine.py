@@ -294,7 +294,8 @@ def rows(machine: Machine) -> dict[str, Any]:
     }
     paddle = "not installed"
     if machine.paddle:
-        paddle = f"{machine.paddle} ({'CUDA ' + machine.paddle_cuda if machine.paddle_cuda else 'CPU only'})"
+        built = f"for CUDA {machine.paddle_cuda}" if machine.paddle_cuda else "for the CPU alone"
+        paddle = f"{machine.paddle}, {built} ({' and '.join(machine.paddles) or 'no pip package'})"
     device = f"{machine.gpus_for_paddle} GPUs" if machine.gpus_for_paddle else "CPU"
     return {
         "segkit": f"{__version__} in {PACKAGE.parent}",
