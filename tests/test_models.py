@@ -206,7 +206,18 @@ def test_batch_entries_do_not_touch_each_other(name):
     np.testing.assert_allclose(together.numpy(), alone.numpy(), rtol=1e-4, atol=1e-5 * max(1, float(alone.abs().max())))
 
 
-@pytest.mark.parametrize(("name", "arguments"), VARIANTS, ids=str)
+# Tracing their many layers takes seconds each; the others stand for them, `benchmarks export_formats` takes all.
+LONG_GRAPHS = {
+    "AttentionUNet", "BiseNetV1", "DDRNet_23", "ENet", "ESPNetV2", "FastSCNN", "HRNetW48Contrast", "HarDNet",
+    "LRASPP", "MaskFormer", "MobileSeg", "MscaleOCRNet", "PIDNet", "PPHumanSegLite", "PPMobileSeg", "PortraitNet",
+    "SFNet", "SeaFormerSeg", "TopFormer", "U2Net", "U2Netp", "UNet3Plus", "UNetPlusPlus",
+}  # fmt: skip
+GRAPHS = [
+    pytest.param(name, arguments, marks=pytest.mark.slow if name in LONG_GRAPHS else ()) for name, arguments in VARIANTS
+]
+
+
+@pytest.mark.parametrize(("name", "arguments"), GRAPHS, ids=str)
 def test_saved_graph_takes_every_size_and_agrees(name, arguments, tmp_path):
     model = make(name, **arguments)
     model.eval()
