@@ -102,7 +102,9 @@ def add_config(parser: argparse.ArgumentParser, model_path: bool = True) -> None
     add_trust(parser)
     if model_path:
         parser.add_argument(
-            "--model_path", help="trained weights: a .pdparams file or a folder such as output/best_model"
+            "--model_path",
+            help="trained weights: a .pdparams file or a folder such as output/best_model; val, predict and quantize "
+            "take an exported folder",
         )
     parser.add_argument(
         "--opts", nargs="*", action="extend", default=[], metavar="KEY=VALUE",
