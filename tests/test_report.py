@@ -122,6 +122,11 @@ def test_two_runs_are_compared(run, page, tmp_path, capsys) -> None:
     text = (out / "report.html").read_text(encoding="utf-8")
     assert f"{scores[0]:.4f}" in text and f"by {abs(found['mIoU']['delta']):.4f}" in text
     assert NAMES[1] not in text and "prediction B" in text
+    assert command(*argv, "--aug_eval", "--flip_horizontal") == 0
+    mirrored = json.loads((run / "report" / "report.json").read_bytes())["of"]["flags"]
+    assert mirrored["flip_horizontal"] is True, "other flags are another evaluation"
+    assert command(*argv) == 0
+    capsys.readouterr()
     again = ("report", run / "report_iter_2", run / "report", "--save_dir", tmp_path / "again", "--json")
     assert command(*again) == 0
     assert json.loads(capsys.readouterr().out)["mIoU"] == found["mIoU"]

@@ -51,7 +51,7 @@ class Collector:
         single = ConfusionMatrix(self.dataset.num_classes, self.dataset.ignore_index)
         single.update(mask, label)
         counts = np.stack(single.areas())
-        self.images.append({"index": sample.index, "path": sample.path, "counts": counts.tolist()})
+        self.images.append({"index": sample.index, "path": self._name(sample.path), "counts": counts.tolist()})
         valid = label != self.dataset.ignore_index
         self.calibration.update(probabilities, mask, label, valid)
         self.sizes.update(mask, label, valid)
@@ -59,6 +59,11 @@ class Collector:
         if self.curves is not None:
             self.curves.update(probabilities, label)
         self._masks.writestr(f"{sample.index}.png", io.encode_png(small(mask)))
+
+    def _name(self, path: str) -> str:
+        """The photo's path below the data set's root, by which two runs find it wherever their data lie."""
+        relative = os.path.relpath(path, self.dataset.dataset_root)
+        return path if relative.startswith("..") else Path(relative).as_posix()
 
     def compute(self) -> dict[str, Any]:
         """All of it in plain types: `images`, `calibration`, `sizes`, `boundary_iou`, `curves`."""

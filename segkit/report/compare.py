@@ -21,7 +21,7 @@ from segkit.report.bootstrap import differences
 from segkit.report.measures import image_score
 from segkit.report.page import Document, image_legend, name_of, panel, plain_table, rows, sorter, swatch_of
 from segkit.report.panels import Masks, class_scores, pictures
-from segkit.report.run import FILE, default_folder, measure
+from segkit.report.run import FILE, default_folder, identity, measure
 
 
 @dataclasses.dataclass
@@ -71,29 +71,27 @@ def compare(first: str, second: str, options: ReportOptions, opts: Sequence[str]
 
 
 def measured(path: str, options: ReportOptions, opts: Sequence[str], trust: bool) -> Measured:
-    """The report of a run: what is there if it is newer than the weights, or else a new evaluation."""
+    """The report of a run: what is there if it is of the same weights, config and flags, or else a new evaluation."""
     if (Path(path) / FILE).is_file():
-        folder = Path(path)
-    else:
-        cfg = Config.from_model_path(path, opts, trust)
-        folder = default_folder(path)
-        if opts or not (folder / FILE).is_file() or _older(folder / FILE, Path(path)):
-            own = dataclasses.replace(options)
-            return Measured(folder, measure(cfg, own, path, folder)[0])
-    logger.info("%s is used as it is", folder / FILE)
+        return Measured(Path(path), read(Path(path) / FILE))
+    cfg = Config.from_model_path(path, opts, trust)
+    folder = default_folder(path)
+    if (folder / FILE).is_file():
+        found = read(folder / FILE)
+        if found.get("of") == identity(cfg, options, path):
+            logger.info("%s: taken as it is", folder / FILE)
+            return Measured(folder, found)
+    return Measured(folder, measure(cfg, dataclasses.replace(options), path, folder)[0])
+
+
+def read(path: Path) -> dict[str, Any]:
+    """A report.json. Errors: it is none."""
     try:
-        found = json.loads((folder / FILE).read_text(encoding="utf-8"))
+        found = json.loads(path.read_text(encoding="utf-8"))
         found["metrics"]["class_names"], found["images"], found["history"]  # what is read of it
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(
-            f"{folder / FILE}: no report's data ({error!r}). Run segkit report on that run again."
-        ) from error
-    return Measured(folder, found)
-
-
-def _older(report: Path, run: Path) -> bool:
-    places = (run, run / "model.pdparams", run / "best_model" / "model.pdparams")
-    return any(place.is_file() and place.stat().st_mtime > report.stat().st_mtime for place in places)
+        raise InputError(f"{path}: no report's data ({error!r}). Run segkit report on that run again.") from error
+    return found
 
 
 def matched(runs: Sequence[Measured], names: Sequence[str]) -> list[tuple[dict[str, Any], dict[str, Any]]]:

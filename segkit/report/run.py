@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import sys
@@ -24,6 +25,7 @@ from segkit.report.collect import Collector
 from segkit.report.page import write_page
 
 FILE = "report.json"
+_NO_NUMBERS = ("save_dir", "images", "num_workers", "device", "auc_roc")
 
 
 def report(cfg: Config, options: ReportOptions, model_path: Optional[str]) -> dict[str, Any]:
@@ -63,7 +65,7 @@ def measure(cfg: Config, options: ReportOptions, model_path: Optional[str], fold
     seconds = time.perf_counter() - begin
     course = history.find(model_path)
     found = {
-        "version": 1,
+        "of": identity(cfg, options, model_path),
         "summary": summary(cfg, options, model, model_path, seconds, metrics),
         "config": cfg.to_yaml(),
         "metrics": metrics,
@@ -74,6 +76,19 @@ def measure(cfg: Config, options: ReportOptions, model_path: Optional[str], fold
     cfg.save(folder / "config.yml")
     io.write_bytes_atomic(folder / FILE, (json.dumps(found, ensure_ascii=False) + "\n").encode())
     return found, dataset
+
+
+def identity(cfg: Config, options: ReportOptions, model_path: Optional[str]) -> dict[str, Any]:
+    """What the numbers depend on: the weights' file and its time, the config, and the flags of the evaluation."""
+    path = Path(model_path or "")
+    places = (path, path / "model.pdparams", path / "best_model" / "model.pdparams", path / "deploy.yaml")
+    weights = next((place for place in places if place.is_file()), None)
+    flags = {key: value for key, value in dataclasses.asdict(options).items() if key not in _NO_NUMBERS}
+    return {
+        "weights": [str(weights.resolve()), weights.stat().st_mtime_ns] if weights else None,
+        "config": cfg.to_yaml(),
+        "flags": flags,
+    }
 
 
 def summary(
