@@ -144,7 +144,8 @@ def test_what_cannot_be_compared(run, page, tmp_path, capsys) -> None:
             ("images", [{**item, "counts": [[0, 0]] * 3} for item in whole["images"]]),
             "its labels were others",
         ),
-        "empty": (("images", None), "no report's data"),
+        "empty": (("images", None), "no report's data (KeyError: 'images')"),
+        "pictures": (("images", whole["images"]), "masks.zip: cannot be read"),
     }
     for name, ((key, value), message) in changes.items():
         folder = tmp_path / name

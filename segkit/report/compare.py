@@ -21,7 +21,7 @@ from segkit.report.bootstrap import differences
 from segkit.report.measures import image_score
 from segkit.report.page import Document, image_legend, name_of, panel, plain_table, rows, sorter, swatch_of
 from segkit.report.panels import Masks, class_scores, pictures
-from segkit.report.run import FILE, default_folder, identity, measure
+from segkit.report.run import FILE, check, default_folder, identity, measure
 
 
 @dataclasses.dataclass
@@ -46,6 +46,7 @@ def two(runs: Sequence[str], other: Optional[str]) -> tuple[str, str]:
 def compare(first: str, second: str, options: ReportOptions, opts: Sequence[str], trust: bool) -> dict[str, Any]:
     """Write report.html of two runs into `options.save_dir` (output/comparison). A run is a folder with weights, which
     is evaluated where no report of it is newer, or a report's folder. Returns the differences (see `bootstrap`)."""
+    check(options)
     runs = [measured(path, options, opts, trust) for path in (first, second)]
     pairs = matched(runs, (first, second))
     counts = [np.array([pair[side]["counts"] for pair in pairs]) for side in (0, 1)]
@@ -90,7 +91,8 @@ def read(path: Path) -> dict[str, Any]:
         found = json.loads(path.read_text(encoding="utf-8"))
         found["metrics"]["class_names"], found["images"], found["history"]  # what is read of it
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path}: no report's data ({error!r}). Run segkit report on that run again.") from error
+        said = f"{type(error).__name__}: {error}"
+        raise InputError(f"{path}: no report's data ({said}). Run segkit report on that run again.") from error
     return found
 
 

@@ -16,6 +16,7 @@ from segkit.report.measures import image_score
 from segkit.report.panels import ERRORS, Masks, chosen, class_scores, pictures
 
 _PAGE = Path(__file__).parent / "page"
+_KINDS = {"missed": "error: missed", "too much": "error: too much", "wrong": "error", "ignored": "ignored"}
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
 
 
@@ -202,7 +203,7 @@ def image_legend(found: dict[str, Any]) -> str:
     names = found["metrics"]["class_names"]
     shown = [f"{swatch_of(found['palette'], n)}{html.escape(name)}" for n, name in enumerate(names[:40])]
     kinds = ("missed", "too much", "ignored") if len(names) == 2 else ("wrong", "ignored")
-    shown += [f'<i class=swatch style="background:rgb{ERRORS[kind]}"></i>error map: {kind}' for kind in kinds]
+    shown += [f'<i class=swatch style="background:rgb{ERRORS[kind]}"></i>{_KINDS[kind]}' for kind in kinds]
     return f"<p class=legend>{''.join(f'<span>{item}</span>' for item in shown)}</p>"
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import html
 import zipfile
 from pathlib import Path
-from typing import Any, Optional, Sequence
+from typing import Any, Iterator, Optional, Sequence
 
 import numpy as np
 
@@ -46,19 +47,25 @@ def class_scores(counts: Sequence[Sequence[int]]) -> list[Optional[float]]:
 
 
 class Masks:
-    """The small predictions that `Collector` wrote. Errors: the file is not there, or is not whole."""
+    """The small predictions that `Collector` wrote. Errors: the file is not there, not whole, or of other photos."""
 
     def __init__(self, folder: Path):
-        try:
-            self._file = zipfile.ZipFile(folder / MASKS)
-        except (OSError, zipfile.BadZipFile) as error:
-            raise InputError(
-                f"{folder / MASKS}: cannot be read ({error}). Run segkit report on that run again."
-            ) from error
+        self._path = folder / MASKS
+        with self._explained():
+            self._file = zipfile.ZipFile(self._path)
 
     def read(self, index: int) -> np.ndarray:
         """The mask [h, w] of sample `index`."""
-        return cv2.imdecode(np.frombuffer(self._file.read(f"{index}.png"), np.uint8), cv2.IMREAD_UNCHANGED)
+        with self._explained():
+            data = np.frombuffer(self._file.read(f"{index}.png"), np.uint8)
+        return cv2.imdecode(data, cv2.IMREAD_UNCHANGED)
+
+    @contextlib.contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, KeyError, zipfile.BadZipFile) as error:
+            raise InputError(f"{self._path}: cannot be read ({error}). Run segkit report on that run again.") from error
 
 
 def pictures(dataset: Any, index: int, masks: Sequence[tuple[str, np.ndarray]]) -> str:
@@ -66,14 +73,13 @@ def pictures(dataset: Any, index: int, masks: Sequence[tuple[str, np.ndarray]]) 
     sample = dataset.read(index)
     label, photo = small(sample["label"]), thumbnail(as_rgb(sample["image"]), SIDE)
     palette = full_palette(dataset.palette)
-    cells = [
-        _cell("photo", [_webp(photo)]),
-        _cell("label", [_indexed(np.where(label == dataset.ignore_index, 0, label), palette)]),
-    ]
+    shown = palette.copy()
+    shown[min(dataset.ignore_index, len(palette) - 1)] = ERRORS["ignored"]
+    cells = [_cell("photo", _webp(photo)), _cell("label", _indexed(label, shown))]
     for name, mask in masks:
-        cells.append(_cell(f"prediction{name}", [_indexed(mask, palette)]))
+        cells.append(_cell(f"prediction{name}", _indexed(mask, palette)))
         wrong = error_map(mask, label, dataset.ignore_index, dataset.num_classes)
-        cells.append(_cell(f"errors{name}", [_transparent(wrong)]))
+        cells.append(_cell(f"errors{name}", _transparent(wrong)))
     return "".join(cells)
 
 
@@ -88,10 +94,11 @@ def error_map(mask: np.ndarray, label: np.ndarray, ignored: int, classes: int) -
     return found
 
 
-def _cell(name: str, addresses: list[str]) -> str:
-    images = "".join(f'<img src="{address}" alt="">' for address in addresses)
-    kind = html.escape(name.split()[0])
-    return f'<figure class="{kind}"><div class=pic>{images}</div><figcaption>{html.escape(name)}</figcaption></figure>'
+def _cell(name: str, address: str) -> str:
+    return (
+        f'<figure class="{name.split()[0]}"><div class=pic><img src="{address}" alt=""></div>'
+        f"<figcaption>{html.escape(name)}</figcaption></figure>"
+    )
 
 
 def _webp(picture: np.ndarray) -> str:

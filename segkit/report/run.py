@@ -31,17 +31,22 @@ _NO_NUMBERS = ("save_dir", "images", "num_workers", "device", "auc_roc")
 def report(cfg: Config, options: ReportOptions, model_path: Optional[str]) -> dict[str, Any]:
     """Write report.html into `options.save_dir` (by default `report/` in the run's folder), with metrics.json as val
     writes it, and report.json and masks.zip, from which two runs are compared. Returns the metrics and `report`."""
-    charts.require()
-    if options.images < 0:
-        raise InputError(f"--images: got {options.images}, expected at least 0.")
-    if world_size() > 1:
-        raise InputError("segkit report runs in one process. Leave paddle.distributed.launch out.")
+    check(options)
     folder = Path(options.save_dir or default_folder(model_path))
     found, dataset = measure(cfg, options, model_path, folder)
     page = folder / "report.html"
     write_page(page, found, dataset, folder, options.images)
     logger.info("the report is %s (%.1f MB)", page, page.stat().st_size / 1e6)
     return {**found["metrics"], "report": str(page)}
+
+
+def check(options: ReportOptions) -> None:
+    """`InputError` for what cannot work, before anything is evaluated."""
+    charts.require()
+    if options.images < 0:
+        raise InputError(f"--images: got {options.images}, expected at least 0.")
+    if world_size() > 1:
+        raise InputError("segkit report runs in one process. Leave paddle.distributed.launch out.")
 
 
 def default_folder(model_path: Optional[str]) -> Path:
