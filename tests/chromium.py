@@ -52,7 +52,7 @@ class Chromium:
         self._session: Optional[str] = None
         target = self._call("Target.createTarget", url="about:blank")["targetId"]
         self._session = self._call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
-        for domain in ("Page", "Runtime", "DOM"):
+        for domain in ("Page", "Runtime", "DOM", "Log"):
             self._call(f"{domain}.enable")
 
     def __enter__(self) -> Chromium:
@@ -118,8 +118,6 @@ class Chromium:
         os.write(self._to, json.dumps(message).encode() + b"\0")
         while True:
             answer = self._read()
-            if answer.get("method") == "Runtime.exceptionThrown":
-                self.errors.append(json.dumps(answer["params"]["exceptionDetails"]))
             if answer.get("id") == number:
                 assert "error" not in answer, (method, answer["error"])
                 return answer["result"]
@@ -131,4 +129,12 @@ class Chromium:
                 raise EOFError("Chromium has ended")
             self._rest += more
         line, self._rest = self._rest.split(b"\0", 1)
-        return json.loads(line)
+        message = json.loads(line)
+        params = message.get("params", {})
+        if message.get("method") == "Runtime.exceptionThrown":
+            self.errors.append(json.dumps(params["exceptionDetails"]))
+        elif message.get("method") == "Log.entryAdded":  # a policy that is broken, say; refusals of a server are no bug
+            entry = params["entry"]
+            if entry["level"] == "error" and entry["source"] != "network":
+                self.errors.append(entry["text"])
+        return message

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from segkit.cli import main as cli
-from segkit.report import history
+from segkit.report import history, plots
 from segkit.report.panels import chosen, error_map
 from tests.chromium import Chromium, find_chromium
 from tests.tiny import make_data, tiny_config
@@ -82,6 +82,13 @@ def test_curves_are_those_of_the_log(run, page) -> None:
     np.testing.assert_allclose(charts[0]["series"][0]["y"], losses, rtol=1e-4)
     scores = [row["mIoU"] for row in rows if row["kind"] == "eval"]
     np.testing.assert_allclose(charts[1]["series"][0]["y"], scores, rtol=1e-4)
+
+
+def test_parts_of_the_loss_are_drawn(tmp_path) -> None:
+    rows = [{"kind": "train", "iter": n, "loss": 3.0, "loss_dice": 1.0, "lr": 0.1, "ips": 5} for n in (10, 20)]
+    (tmp_path / "metrics.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    drawn = plots.training(history.read(tmp_path / "metrics.jsonl"), ["a"])
+    assert [[line.name for line in chart.series] for chart in drawn] == [["loss", "loss_dice"], ["lr"], ["ips"]]
 
 
 def test_long_courses_are_averaged(tmp_path) -> None:

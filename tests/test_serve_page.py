@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from segkit import io
+from segkit.deploy.listening import listen
 from segkit.deploy.serve import server
 from segkit.deploy.serve.app import Service
 from segkit.deploy.serve.limits import Limits
@@ -36,7 +37,7 @@ def served(tmp_path_factory):
     metrics = Metrics()
     models = {name: ServedModel(name, str(exported), ServeOptions(), metrics, 2) for name in ("cats", "others")}
     service = Service(models, Limits(1 << 20, 1_000_000, 64, 10), metrics, 2)
-    listening = server._listen("127.0.0.1", 0)
+    listening = listen("127.0.0.1", 0)
     running = server._Server(service, 10)
     thread = threading.Thread(target=running.run, kwargs={"sockets": [listening]})
     thread.start()
