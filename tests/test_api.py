@@ -111,7 +111,7 @@ def test_bad_folders(tmp_path):
     with pytest.raises(InputError, match=r"there is no config.yml beside these weights"):
         segkit.load(tmp_path)
     (tmp_path / "deploy.yaml").write_text("Deploy: {}")
-    with pytest.raises(InputError, match=r"Deploy.model is missing"):
+    with pytest.raises(InputError, match=r"Deploy.transforms is missing"):
         segkit.load(tmp_path)
 
 

@@ -9,6 +9,7 @@ import paddle
 import pytest
 
 from segkit.engine.loss import total_loss
+from segkit.errors import InputError
 from segkit.losses.mask_matching import MaskFormerLoss, assign
 from segkit.models.maskformer import MaskFormer
 from tests.tiny_backbone import TinyBackbone
@@ -94,3 +95,8 @@ def test_a_model_learns_its_masks():
         optimizer.clear_grad()
         values.append(float(total))
     assert min(values[-3:]) < 0.8 * values[0]
+
+
+def test_scores_of_another_model_are_refused() -> None:
+    with pytest.raises(InputError, match=r"the model gives class scores \(expected the masks of MaskFormer\)\. Use"):
+        MaskFormerLoss(4)(paddle.zeros([1, 4, 8, 8]), paddle.zeros([1, 8, 8], "int64"))

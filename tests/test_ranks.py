@@ -40,11 +40,12 @@ def runs(tmp_path_factory) -> Path:
 
 
 def test_two_ranks_train_as_one_with_the_double_batch(runs: Path) -> None:
-    """Tolerance: 1e-4 of each tensor's largest value. Sums over ranks are added in another order."""
+    """Tolerance: 1e-4 of each tensor's largest value, of 0.01 where all are smaller (biases that have hardly left 0).
+    Sums over ranks are added in another order."""
     one, two = (load_state(runs / part / "iter_4" / "model.pdparams") for part in ("one", "two"))
     assert list(one) == list(two)
     for key in one:
-        limit = 1e-4 * max(np.abs(one[key]).max(), 1e-3)
+        limit = 1e-4 * max(np.abs(one[key]).max(), 1e-2)
         assert np.abs(one[key] - two[key]).max() <= limit, key
 
 

@@ -10,6 +10,7 @@ import paddle
 import paddle.nn.functional as F
 from paddle import Tensor, nn
 
+from segkit.errors import InputError
 from segkit.losses.functional import in_float32
 from segkit.registry import LOSSES
 
@@ -71,7 +72,12 @@ class MaskFormerLoss(nn.Layer):
 
     @in_float32
     def forward(self, outputs: dict[str, Any], label: Tensor) -> Tensor:
-        """`outputs`: MaskFormer's in training; `label [N, H, W]`."""
+        """`outputs`: MaskFormer's in training; `label [N, H, W]`. `InputError` for those of another model."""
+        if not isinstance(outputs, dict):
+            raise InputError(
+                "MaskFormerLoss: the model gives class scores (expected the masks of MaskFormer). Use another loss, "
+                "such as CrossEntropyLoss, or model.type: MaskFormer."
+            )
         label = label.astype("int64")
         classes = [self._classes(image) for image in label.numpy()]
         count = max(1, sum(map(len, classes)))
