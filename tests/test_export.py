@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ import yaml
 from segkit import Config, io
 from segkit.deploy.spec import DeploySpec
 from segkit.engine import agreement, convert, export, paddle2
+from segkit.engine.export import output_folder
 from segkit.engine.segmenter import load, load_model
 from segkit.errors import InputError
 from segkit.options import ExportOptions
@@ -167,6 +169,23 @@ def test_a_second_export_replaces_the_first_and_keeps_what_others_wrote(tiny, tm
     assert DeploySpec.load(folder).output_op == "none"
     assert (folder / "notes.txt").read_text() == "mine"
     assert os.listdir(tmp_path) == ["out"]
+
+
+def test_a_folder_that_cannot_be_replaced_loses_nothing(tmp_path, monkeypatch):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "notes.txt").write_text("mine")
+    replace = os.replace
+
+    def refuse(source, target):
+        if Path(source).name == "out":
+            raise OSError(16, "Device or resource busy")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", refuse)
+    refused = pytest.raises(InputError, match=r"out: cannot be replaced \(Device or resource busy\)\. Choose another")
+    with refused, output_folder(tmp_path / "out") as folder:
+        (folder / "model.json").write_text("{}")
+    assert os.listdir(tmp_path) == ["out"] and os.listdir(tmp_path / "out") == ["notes.txt"]
 
 
 def test_fixed_shape(tiny, tmp_path, capsys):

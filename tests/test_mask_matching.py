@@ -100,3 +100,9 @@ def test_a_model_learns_its_masks():
 def test_scores_of_another_model_are_refused() -> None:
     with pytest.raises(InputError, match=r"the model gives class scores \(expected the masks of MaskFormer\)\. Use"):
         MaskFormerLoss(4)(paddle.zeros([1, 4, 8, 8]), paddle.zeros([1, 8, 8], "int64"))
+
+
+def test_another_number_of_classes_is_refused() -> None:
+    outputs = {"pred_logits": paddle.zeros([1, 2, 6]), "pred_masks": paddle.zeros([1, 2, 4, 4])}
+    with pytest.raises(InputError, match=r"num_classes: got 150, but the model has 5 classes\. Give the loss the same"):
+        MaskFormerLoss(150)(outputs, paddle.zeros([1, 8, 8], "int64"))

@@ -280,6 +280,36 @@ def test_early_stop_counts_evaluations_without_gain(config: Path, tmp_path: Path
     train(cfg, options(tmp_path / "out", do_eval=True, save_interval=1, early_stop_intervals=2))
     assert [path.name for path in checkpoint.iterations(tmp_path / "out")][-1] == "iter_3"
     assert any("early stop: 2 evaluations without a better mIoU" in line for line in lines)
+    again = options(tmp_path / "out", do_eval=True, save_interval=1, early_stop_intervals=2, resume_model="auto")
+    train(cfg, again)  # it had enough already
+    assert [path.name for path in checkpoint.iterations(tmp_path / "out")][-1] == "iter_3"
+
+
+def test_going_back_to_an_older_checkpoint_loses_neither_course(config: Path, tmp_path: Path) -> None:
+    cfg, out = Config(config), tmp_path / "out"
+    train(cfg, options(out, do_eval=True, save_interval=2, keep_checkpoint_max=3))
+    train(cfg, options(out, do_eval=True, save_interval=2, keep_checkpoint_max=1, resume_model=str(out / "iter_2")))
+    assert [path.name for path in checkpoint.iterations(out)] == ["iter_6"]
+    assert [path.name for path in checkpoint.iterations(out / "previous_1")] == ["iter_4", "iter_6"]
+
+
+def test_the_best_model_comes_along_into_another_folder(config: Path, tmp_path: Path) -> None:
+    cfg = Config(config).update({"lr_scheduler.learning_rate": 0.0, "freeze": ["*batch_norm*"]})  # never better
+    train(cfg, options(tmp_path / "a", do_eval=True, save_interval=2))
+    before = (tmp_path / "a" / "iter_4" / "trainer.json").read_bytes()
+    train(cfg, options(tmp_path / "b", do_eval=True, save_interval=2, resume_model=str(tmp_path / "a" / "iter_4")))
+    same_weights(tmp_path / "a" / "best_model", tmp_path / "b" / "best_model")
+    assert (tmp_path / "a" / "iter_4" / "trainer.json").read_bytes() == before
+
+
+@pytest.mark.parametrize("files", [None, {"model.pdparams": 3}, {"model.pdparams": [1, 2, 3]}])
+def test_a_damaged_progress_file_is_passed_over(tmp_path: Path, files: object) -> None:
+    folder = tmp_path / "iter_1"
+    folder.mkdir()
+    for name in ("model.pdparams", "model.pdopt"):
+        (folder / name).write_bytes(b"")
+    (folder / "trainer.json").write_text(json.dumps({"iteration": 1, "files": files}))
+    assert checkpoint.iterations(tmp_path) == [] and checkpoint.find("auto", tmp_path) is None
 
 
 def test_average_of_weights() -> None:

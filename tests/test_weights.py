@@ -55,6 +55,11 @@ def test_reads_arrays_that_protocol_2_cut_into_slices(tmp_path):
     content = {**slices, "UnpackBigParamInfor@@": {"w": {"OriginShape": (3, 4), "slices": list(slices)}}}
     (tmp_path / "a.pdparams").write_bytes(pickle.dumps(content, protocol=2))
     assert_same(load_state(tmp_path / "a.pdparams"), {"w": whole})
+    for part in ({"OriginShape": (3, 5), "slices": list(slices)}, {"OriginShape": (3, 4), "slices": ["w@@.2"]}):
+        content["UnpackBigParamInfor@@"] = {"w": part}
+        (tmp_path / "a.pdparams").write_bytes(pickle.dumps(content, protocol=2))
+        with pytest.raises(InputError, match=r"a\.pdparams: truncated or not a weights file \((ValueError|KeyError): "):
+            load_state(tmp_path / "a.pdparams")
 
 
 def test_reads_numpy_1_and_2_and_protocol_5(tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import zipfile
+import zlib
 from typing import Any, Literal, Optional
 
 import numpy as np
@@ -89,7 +90,7 @@ class PSSLDataset(Published):
         try:
             with np.load(path, allow_pickle=False) as archive:
                 values = archive["arr_0"]
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
             raise InputError(f"{path}: not a label archive of PSSL ({error}). Copy it again.") from error
         label = np.full(values.shape, self.ignore_index, np.int32)
         label[values == 0] = _BACKGROUND

@@ -22,7 +22,8 @@ class CocoFile:
     """
 
     def __init__(self, path: Path, classes: list[str]):
-        self.path, self.classes = path, classes
+        # PaddleSeg's deploy.yaml names no classes: then their numbers stand for them.
+        self.path, self.classes = path, classes or [str(number) for number in range(255)]
         self._found: dict[str, tuple[tuple[int, int], list[dict[str, Any]]]] = {}
         self._lock = threading.Lock()
 

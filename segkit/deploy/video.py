@@ -35,6 +35,7 @@ class Source:
         self._item, self._colour = item, channels == 3
         self._capture: Any = None
         self._before: Any = None
+        self._lock, self._closed = threading.Lock(), False
         self.rate, self.count = 25.0, None
 
     def __enter__(self) -> Source:
@@ -47,7 +48,9 @@ class Source:
         return self
 
     def __exit__(self, *_: Any) -> None:
-        self._capture.release()
+        with self._lock:  # a thread may be reading the next frame
+            self._closed = True
+            self._capture.release()
         if self._before is not None:
             signal.signal(signal.SIGTERM, self._before)
 
@@ -55,7 +58,10 @@ class Source:
         """(number from 1, uint8 [H, W, channels] RGB or gray) of each frame."""
         number = 0
         while True:
-            good, frame = self._capture.read()
+            with self._lock:
+                if self._closed:
+                    return
+                good, frame = self._capture.read()
             if not good:
                 break
             number += 1

@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import paddle
+
 from segkit.config import Config
 from segkit.dist import is_main
 from segkit.engine.weights import load_objects, load_weights, save_state
@@ -267,7 +269,8 @@ def restore(folder: Path, state: TrainState) -> Progress:
         )
     load_weights(state.model, folder / WEIGHTS, strict=True)
     saved = load_objects(folder / OPTIMIZER)
-    master = {key[len(_MASTER) :]: saved.pop(key) for key in list(saved) if key.startswith(_MASTER)}
+    # Paddle takes its float32 copies of the weights as tensors only.
+    master = {key[len(_MASTER) :]: paddle.to_tensor(saved.pop(key)) for key in list(saved) if key.startswith(_MASTER)}
     saved["LR_Scheduler"] = state.optimizer.state_dict()["LR_Scheduler"]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about the inner schedule of a warm-up, whose state is not used
@@ -293,8 +296,10 @@ def update(folder: Path, progress: Progress) -> None:
 
 def _read_progress(path: Path) -> Progress:
     try:
-        return Progress(**json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError) as error:
+        progress = Progress(**json.loads(path.read_text(encoding="utf-8")))
+        progress.files = {str(name): [int(size), int(crc)] for name, (size, crc) in progress.files.items()}
+        return progress
+    except (OSError, ValueError, TypeError, AttributeError) as error:
         raise InputError(f"{path}: cannot be read ({error}). Resume from another iter folder.") from error
 
 
@@ -304,17 +309,38 @@ def _flat(state: dict[str, Any]) -> dict[str, Any]:
     return {**arrays, **{_MASTER + key: value for key, value in state.get("master_weights", {}).items()}}
 
 
+def _moved(save_dir: Path, paths: list[Path]) -> Path:
+    """The new folder `previous_N` that `paths` have gone into."""
+    number = 1
+    while (save_dir / f"previous_{number}").exists():
+        number += 1
+    target = save_dir / f"previous_{number}"
+    target.mkdir()
+    for path in paths:
+        path.rename(target / path.name)
+    return target
+
+
+def go_on_from(resume: Path, iteration: int, save_dir: Path) -> None:
+    """Before a run that goes on from `resume`: checkpoints of `save_dir` beyond that iteration are of another course
+    and go into `previous_N`; the best model comes along into a new folder."""
+    if not is_main():
+        return
+    newer = [path for path in save_dir.glob("iter_*") if re.fullmatch(r"iter_\d+", path.name)
+             and int(path.name[5:]) > iteration]  # fmt: skip
+    if newer:
+        target = _moved(save_dir, newer)
+        logger.info("%s: checkpoints beyond iteration %d are moved to %s", save_dir, iteration, target)
+    best = resume.resolve().parent / "best_model"
+    if best.is_dir() and not (save_dir / best.name).exists():
+        publish(save_dir / best.name, lambda path: shutil.copytree(best, path, dirs_exist_ok=True))
+
+
 def move_aside(save_dir: Path) -> None:
     """Before a run that starts anew: what an earlier one left in `save_dir` goes into `previous_N`, losing nothing."""
     weights = [path for path in (*save_dir.glob("iter_*"), save_dir / "best_model") if path.exists()]
     if not weights or not is_main():
         return
     records = (path for pattern in _RECORDS for path in save_dir.glob(pattern))
-    number = 1
-    while (save_dir / f"previous_{number}").exists():
-        number += 1
-    target = save_dir / f"previous_{number}"
-    target.mkdir()
-    for path in (*weights, *records):
-        path.rename(target / path.name)
+    target = _moved(save_dir, [*weights, *records])
     logger.info("%s held an earlier run: moved to %s. (To go on from it: --resume_model %s.)", save_dir, target, target)

@@ -214,6 +214,22 @@ def _check_photo(x: np.ndarray, shape: list[int], options: ExportOptions, path: 
         )
 
 
+def _swap(work: Path, target: Path) -> None:
+    """`work` takes the place of the folder `target`, whose files of others go along. `InputError` where it cannot be
+    moved, with everything as it was."""
+    old = Path(tempfile.mkdtemp(prefix=f".{target.name}.old.", dir=target.parent))
+    try:
+        os.replace(target, old)
+    except OSError as error:
+        old.rmdir()
+        raise InputError(f"{target}: cannot be replaced ({error.strerror}). Choose another --save_dir.") from error
+    os.replace(work, target)
+    for entry in old.iterdir():
+        if entry.name not in _OURS:
+            shutil.move(str(entry), str(target / entry.name))
+    shutil.rmtree(old)
+
+
 @contextmanager
 def output_folder(target: Path) -> Iterator[Path]:
     """A folder beside `target` that takes its place when all went well. Files of others in it are kept."""
@@ -229,13 +245,7 @@ def output_folder(target: Path) -> Iterator[Path]:
         yield work
         work.chmod(0o755)
         if target.is_dir():
-            for entry in target.iterdir():
-                if entry.name not in _OURS:
-                    shutil.move(str(entry), str(work / entry.name))
-            old = Path(tempfile.mkdtemp(prefix=f".{target.name}.old.", dir=target.parent))
-            os.replace(target, old)
-            os.replace(work, target)
-            shutil.rmtree(old)
+            _swap(work, target)
         else:
             os.replace(work, target)
     finally:

@@ -29,7 +29,7 @@ from paddle.io import DataLoader
 from segkit import dist
 from segkit.engine.collate import Failure, Reader, collate, collate_one, normalised
 from segkit.engine.memory import tune_malloc
-from segkit.engine.read_ahead import ReadAhead
+from segkit.engine.read_ahead import ReadAhead, tensor_of
 from segkit.engine.sampler import EpochSampler, Position
 from segkit.errors import InputError, list_problems
 from segkit.log import warn_once
@@ -157,7 +157,7 @@ def normalise(batch: dict) -> dict:
     image = batch["image"]
     if image.place.is_cpu_place():
         done = normalised({"image": image.numpy(), "normalize": table.numpy()})["image"]
-        return {**batch, "image": paddle.to_tensor(done, place=image.place)}
+        return {**batch, "image": tensor_of(done, paddle.CPUPlace())}
     return {**batch, "image": scaled(image, table)}
 
 

@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 import importlib.util
 import io
-import shutil
 import statistics
 import time
 from pathlib import Path
@@ -57,7 +56,7 @@ def quantize(cfg: Config, spec: DeploySpec, options: QuantizeOptions) -> dict[st
     logger.info("int8: ranges from %d photos of the training list", len(photos))
     with output_folder(Path(options.save_dir)) as folder:
         made = _write(spec, folder, photos)
-        shutil.copyfile(spec.folder / "config.yml", folder / "config.yml")
+        cfg.save(folder / "config.yml")
         after = _judged(cfg, made, "int8")
         rows = {"float32": _row(spec, before, photos[0]), "int8": _row(made, after, photos[0])}
         for name, row in rows.items():

@@ -63,6 +63,8 @@ def _from_zip(path: Path) -> Any:
 
         def storage(dtype: np.dtype, key: str, count: int) -> np.ndarray:
             if key not in storages:
+                if archive.getinfo(f"{top}data/{key}").file_size > count * dtype.itemsize:
+                    raise ValueError(f"storage {key} is longer than it says")
                 storages[key] = np.frombuffer(archive.read(f"{top}data/{key}"), dtype, count)
             return storages[key]
 

@@ -70,6 +70,8 @@ def train(cfg: Config, options: TrainOptions | None = None) -> paddle.nn.Layer:
             evaluate(run, log, run.resumed)
         batches = open_batches(run, stack)
         for iteration in range(run.progress.iteration + 1, run.cfg.iters + 1):
+            if enough(run):
+                break
             losses = run.step(next_batches(run, batches, log), iteration, log)
             run.progress.iteration = iteration
             run.progress.position = list(batches.position)
@@ -78,9 +80,7 @@ def train(cfg: Config, options: TrainOptions | None = None) -> paddle.nn.Layer:
                 run.dashboard.train(iteration, log.report(iteration, run.step.check(losses, iteration), run.step.lr))
             run.step.schedule()
             if run.checkpointer.due(iteration):
-                enough = save_and_evaluate(run, log)
-                if enough:
-                    break
+                save_and_evaluate(run, log)
             number = stop.agreed(due)
             if number:
                 leave(run, number)
@@ -132,6 +132,8 @@ def prepare(cfg: Config, options: TrainOptions) -> Run:
     step.restore(progress)
     if resume is None:
         checkpoint.move_aside(save_dir)
+    else:
+        checkpoint.go_on_from(resume, progress.iteration, save_dir)
     if is_main():
         cfg.save(save_dir / "config.yml")
     checkpointer = Checkpointer(save_dir, cfg, options.save_interval, options.keep_checkpoint_max)
@@ -304,13 +306,22 @@ def next_batches(run: Run, batches: TrainLoader, log: TrainLog) -> list[dict[str
     return found
 
 
-def save_and_evaluate(run: Run, log: TrainLog) -> bool:
-    """Write the checkpoint, then evaluate and keep the best where asked. True when early stopping says enough."""
+def save_and_evaluate(run: Run, log: TrainLog) -> None:
+    """Write the checkpoint, then evaluate and keep the best where asked."""
     begin = time.perf_counter()
     folder = save(run)  # before the evaluation, which may fail or be cut short
-    enough = run.validator is not None and evaluate(run, log, folder)
+    if run.validator is not None:
+        evaluate(run, log, folder)
     log.pause(time.perf_counter() - begin)
-    return enough
+
+
+def enough(run: Run) -> bool:
+    """Whether early stopping says so; a resumed run may have been there already."""
+    patience = run.options.early_stop_intervals
+    if run.validator is None or patience is None or run.progress.evaluations_without_gain < patience:
+        return False
+    logger.info("early stop: %d evaluations without a better %s", patience, run.options.best_metric)
+    return True
 
 
 def unevaluated(run: Run) -> bool:
@@ -326,9 +337,8 @@ def unevaluated(run: Run) -> bool:
     return waits
 
 
-def evaluate(run: Run, log: TrainLog, folder: Path) -> bool:
-    """Evaluate, keep the best model, and write the outcome into the checkpoint `folder`. True when early stopping says
-    enough."""
+def evaluate(run: Run, log: TrainLog, folder: Path) -> None:
+    """Evaluate, keep the best model, and write the outcome into the checkpoint `folder` if it is this run's own."""
     progress, model = run.progress, run.state.model
     with run.state.ema.applied_to(model) if run.state.ema is not None else nullcontext():
         metrics = run.validator(model)
@@ -350,12 +360,8 @@ def evaluate(run: Run, log: TrainLog, folder: Path) -> bool:
         run.options.best_metric, progress.best_score, progress.best_iteration,
     )  # fmt: skip
     progress.evaluated = progress.iteration
-    checkpoint.update(folder, progress)  # last, so that what is cut short here is done again
-    patience = run.options.early_stop_intervals
-    enough = patience is not None and progress.evaluations_without_gain >= patience
-    if enough:
-        logger.info("early stop: %d evaluations without a better %s", patience, run.options.best_metric)
-    return enough
+    if folder.resolve().parent == run.checkpointer.save_dir.resolve():
+        checkpoint.update(folder, progress)  # last, so that what is cut short here is done again
 
 
 def save(run: Run) -> Path:

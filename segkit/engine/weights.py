@@ -74,10 +74,13 @@ def load_state(path: PathLike) -> dict[str, np.ndarray]:
     if path.suffix == ".safetensors":
         return safetensors.read(path)
     content = load_torch(path) if is_torch(path) else load_objects(path)
-    state = _arrays(content)
-    for key in _WRAPPERS:
-        if not state and isinstance(content, dict):
-            state = _arrays(content.get(key))
+    wrapped = [content.get(key) for key in _WRAPPERS] if isinstance(content, dict) else []
+    try:
+        state = next(filter(None, map(_arrays, [content, *wrapped])), {})
+    except (KeyError, TypeError, ValueError) as error:  # the parts of a large array do not fit
+        raise InputError(
+            f"{path}: truncated or not a weights file ({type(error).__name__}: {error}). Copy or save it again."
+        ) from error
     if not state:
         raise InputError(f"{path}: holds no arrays. Give a file made by paddle.save(model.state_dict(), ...).")
     return state

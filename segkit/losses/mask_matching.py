@@ -78,6 +78,11 @@ class MaskFormerLoss(nn.Layer):
                 "MaskFormerLoss: the model gives class scores (expected the masks of MaskFormer). Use another loss, "
                 "such as CrossEntropyLoss, or model.type: MaskFormer."
             )
+        if outputs["pred_logits"].shape[-1] != self.num_classes + 1:
+            raise InputError(
+                f"MaskFormerLoss: num_classes: got {self.num_classes}, but the model has "
+                f"{outputs['pred_logits'].shape[-1] - 1} classes. Give the loss the same number."
+            )
         label = label.astype("int64")
         classes = [self._classes(image) for image in label.numpy()]
         count = max(1, sum(map(len, classes)))

@@ -68,7 +68,7 @@ def limited(seconds: int = SECONDS) -> Iterator[None]:
 def tree(content: Any, rng: np.random.Generator) -> Any:
     """A copy of a YAML tree with one to three keys or items dropped, doubled, renamed, moved or given another value."""
     content = copy.deepcopy(content)
-    for _ in range(int(rng.integers(1, 3))):
+    for _ in range(int(rng.integers(1, 4))):
         places = list(_places(content))
         if not places:
             break

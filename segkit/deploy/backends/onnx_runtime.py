@@ -70,7 +70,7 @@ def _providers(options: InferOptions) -> list[Any]:
     if options.use_trt:
         precision = "int8" if options.use_int8 else options.precision
         settings = {
-            "trt_fp16_enable": precision in ("fp16", "auto"),
+            "trt_fp16_enable": precision == "fp16",
             "trt_bf16_enable": precision == "bf16",
             "trt_int8_enable": precision == "int8",
             "trt_min_subgraph_size": options.min_subgraph_size,

@@ -118,8 +118,6 @@ def _use_onednn(config: Any, options: InferOptions) -> None:
 def _precision(inference: Any, options: InferOptions) -> Any:
     kinds = inference.PrecisionType
     name = "int8" if options.use_int8 else options.precision
-    if name == "auto":
-        name = "fp16"
     return {"fp32": kinds.Float32, "fp16": kinds.Half, "bf16": kinds.Bfloat16, "int8": kinds.Int8}[name]
 
 
@@ -135,7 +133,7 @@ def _use_gpu(inference: Any, config: Any, options: InferOptions) -> None:
         min_subgraph_size=options.min_subgraph_size,
         precision_mode=precision,
         use_static=False,
-        use_calib_mode=options.use_int8,
+        use_calib_mode=precision == inference.PrecisionType.Int8,
     )
     if Path(options.auto_tuned_shape_file).is_file():
         config.enable_tuned_tensorrt_dynamic_shape(options.auto_tuned_shape_file, True)

@@ -1,7 +1,7 @@
 """Convolution, BatchNorm and ReLU after one another as one step of the graph.
 
-Between them the maps stay in oneDNN's layout, and in bf16 where that is asked for; only what goes into the first and
-comes out of the last is in Paddle's. Kept for the backward pass: each convolution's input and output once.
+Between them the maps stay in oneDNN's layout, in bf16 once `context.CHAINS_IN_BF16` lets it; only what goes into the
+first and comes out of the last is in Paddle's. Kept for the backward pass: each convolution's input and output once.
 """
 
 from __future__ import annotations
