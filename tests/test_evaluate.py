@@ -235,6 +235,16 @@ def test_an_exported_folder_in_windows(tiny, tmp_path):
     assert (tmp_path / "c" / "metrics.json").read_text() == (tmp_path / "a" / "metrics.json").read_text()
 
 
+@pytest.mark.parametrize("flags", [(), ("--is_slide", "--crop_size", 40, 32, "--stride", 20, 24)])
+def test_an_exported_folder_with_normalize_in_its_graph(tiny, tmp_path, flags):
+    plain, found = ("--opts", f"val_dataset.transforms={json.dumps(PLAIN)}"), []
+    for name, fold in (("folded", ("--fold_preprocess",)), ("exported", ())):
+        assert run("export", "--model_path", tiny, "--save_dir", tmp_path / name, *fold, *plain) == 0
+        assert run("val", "--model_path", tmp_path / name, "--save_dir", tmp_path / "m", "--no_onednn", *flags) == 0
+        found.append(np.array(json.loads((tmp_path / "m" / "metrics.json").read_text())["confusion_matrix"]))
+    assert np.abs(found[0] - found[1]).sum() <= 2e-3 * found[1].sum()  # rounding
+
+
 def test_an_exported_folder_without_a_config(tiny, exported, tmp_path, capsys):
     folder = shutil.copytree(exported, tmp_path / "exported")
     (folder / "config.yml").unlink()

@@ -109,6 +109,13 @@ class Segmenter:
         assert decided is not None  # a photo has a pixel
         return decided
 
+    def run_planes(self, x: np.ndarray) -> np.ndarray:
+        """`run` for batches as the loaders of data sets give them, float32 [N, C, H, W], whatever the graph takes."""
+        if self.input_layout == "NHWC":
+            bytes_ = x.astype(np.uint8)  # where that is exact; other photos are told by the engine
+            x = self._laid_out(bytes_ if np.array_equal(bytes_, x) else x)
+        return self.run(x)
+
     def first_batch(self, photo: Photo) -> np.ndarray:
         """What the engine gets first of a photo: the whole of it, or its first window."""
         if self.windows is None:

@@ -99,8 +99,9 @@ def _judged(cfg: Config, spec: DeploySpec, precision: Any) -> dict[str, Any]:
     """The engine, and the metrics of the val set by it."""
     backend = open_backend(spec, InferOptions(backend="openvino", precision=precision))
     dataset = build_dataset(cfg, "val")
-    dataset.transforms = infer.segmenter(spec, backend).transforms
-    return {"backend": backend, "mIoU": evaluate(backend.run, dataset, EvalOptions())["mIoU"]}
+    engine = infer.segmenter(spec, backend)
+    dataset.transforms = engine.transforms
+    return {"backend": backend, "mIoU": evaluate(engine.run_planes, dataset, EvalOptions())["mIoU"]}
 
 
 def _row(spec: DeploySpec, judged: dict[str, Any], photo: np.ndarray) -> dict[str, Any]:

@@ -121,7 +121,7 @@ def for_evaluation(
     dataset = build_dataset(cfg, "val", use_multilabel=options.use_multilabel)
     dataset.transforms = engine.transforms
     windows = {key: cfg.test_config[key] for key in ("is_slide", "crop_size", "stride") if key in cfg.test_config}
-    return engine.run, dataset, windows
+    return engine.run_planes, dataset, windows
 
 
 def from_model(
