@@ -138,6 +138,10 @@ def main(argv: list[str]) -> dict[str, Any]:
     args = parser.parse(argv)
     spec = load_spec(args.config)
     photos = [item.path for item in collect(args.image_path, args.save_dir) if not item.is_video]
+    if not photos:
+        raise InputError(
+            f"--image_path {args.image_path}: there is no photo to compare on (got videos or cameras alone)."
+        )
     size = args.input_size or spec.input_shape[2:]
     if min(size) < 1:
         raise InputError(f"{spec.path}: the model takes any size, ncnn one. Give it: --input_size H W")
