@@ -1,4 +1,5 @@
-"""Print the resolved config; with --check, only check it, or every config of a PaddleSeg checkout."""
+"""Print the resolved config; with --check, only check it, or every config of a PaddleSeg checkout; with --explain, tell
+what keys something takes."""
 
 from __future__ import annotations
 
@@ -18,6 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("config", metavar="FILE", nargs="?", help="the YAML config")
     parser.add_argument("--check", action="store_true", help="only check; exit code 2 when something is wrong")
     parser.add_argument("--paddleseg", metavar="DIR", help="with --check: which configs of this checkout build here")
+    parser.add_argument("--explain", metavar="NAME", help="the keys of a model, loss, transform, data set, ... instead")
     add_trust(parser)
     parser.add_argument("--opts", nargs="*", action="extend", default=[], metavar="KEY=VALUE", help="overrides")
 
@@ -27,6 +29,8 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     require_paddle()
     if args.paddleseg:
         return _survey(args)
+    if args.explain:
+        return _explain(args)
     if not args.config:
         raise InputError("config: no file is given. Give the YAML config, such as segkit config configs/unet_dove.yml.")
     cfg = Config(args.config, args.opts, trust=args.trust)
@@ -36,6 +40,17 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     elif not args.json and not args.quiet:
         print(cfg.to_yaml(), end="")
     return {"config": cfg.data, "problems": []}
+
+
+def _explain(args: argparse.Namespace) -> dict[str, Any]:
+    from segkit.config.reference import explain
+
+    if args.config:
+        Config(args.config, args.opts, trust=args.trust)  # registers the components of its `imports:`
+    text = explain(args.explain)
+    if not args.quiet and not args.json:
+        print(text)
+    return {"name": args.explain, "text": text}
 
 
 def _survey(args: argparse.Namespace) -> dict[str, Any]:

@@ -5,55 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from segkit.config.components import find, registries_for
+from segkit.config.schema import SECTIONS, TOP
 from segkit.config.signature import Field, describe, parse_annotation
 from segkit.config.source import Mark, MarkedDict, MarkedList, plain
 from segkit.errors import InputError
 from segkit.registry import DATASETS, MODELS, nearest
 
-_TOP = {
-    "iters": "int",
-    "batch_size": "int",
-    "train_dataset": "dict",
-    "val_dataset": "dict",
-    "test_dataset": "dict",
-    "model": "dict",
-    "loss": "dict",
-    "distill_loss": "dict",
-    "optimizer": "dict",
-    "lr_scheduler": "dict",
-    "test_config": "dict | None",
-    "export": "dict | None",
-    "to_static_training": "bool",
-    "seed": "int | None",
-    "freeze": "list[str]",
-    "imports": "list[str]",
-}
-_REQUIRED = {
-    "iters": "iters: 1000",
-    "batch_size": "batch_size: 4",
-    "train_dataset": "train_dataset: {type: Dataset, dataset_root: data/mine, train_path: train.txt, num_classes: 2}",
-    "model": "model: {type: UNet}",
-    "loss": "loss: {types: [{type: CrossEntropyLoss}], coef: [1]}",
-    "optimizer": "optimizer: {type: SGD, momentum: 0.9, weight_decay: 4.0e-5}",
-    "lr_scheduler": "lr_scheduler: {type: PolynomialDecay, learning_rate: 0.01, end_lr: 0, power: 0.9}",
-}
-_SECTIONS = {
-    "loss": {"types": "list[dict]", "coef": "list[float]", "ignore_index": "int"},
-    "distill_loss": {"types": "list[dict]", "coef": "list[float]", "ignore_index": "int"},
-    "export": {"transforms": "list[dict]"},
-    "test_config": {
-        "aug_eval": "bool",
-        "aug_pred": "bool",
-        "scales": "float | list[float]",
-        "flip_horizontal": "bool",
-        "flip_vertical": "bool",
-        "is_slide": "bool",
-        "crop_size": "list[int]",
-        "stride": "list[int]",
-        "auc_roc": "bool",
-        "use_multilabel": "bool",
-    },
-}
 _NODE_LISTS = ("transforms", "types")
 
 
@@ -82,36 +39,36 @@ class _Checker:
             self.outputs = getattr(MODELS.get(model["type"]), "train_outputs", None)
             self.losses = getattr(MODELS.get(model["type"]), "train_losses", (self.outputs,) if self.outputs else ())
         for key in data:
-            if key not in _TOP:
+            if key not in TOP:
                 if key not in data.anchored:
-                    known = sorted(_TOP)
+                    known = sorted(TOP)
                     hint = nearest(str(key), known)
                     self.say(data.marks[key], (key,), f"unknown key '{key}'.{hint} Known here: {', '.join(known)}.")
                 continue
-            wanted = Field(parse_annotation(_TOP[key]), ...).mismatch(data[key])
+            wanted = Field(parse_annotation(TOP[key].kind), ...).mismatch(data[key])
             if wanted:
                 self.say(
                     data.marks[key], (key,), f"got {_show(data[key])}, expected {wanted.replace('dict', 'a mapping')}."
                 )
             elif key in ("iters", "batch_size") and data[key] < 1:
                 self.say(data.marks[key], (key,), f"got {data[key]}, expected at least 1.")
-            elif key in _SECTIONS and data[key] is not None:
+            elif key in SECTIONS and data[key] is not None:
                 self.section(data[key], (key,))
             elif isinstance(data[key], MarkedDict):
                 self.node(data[key], (key,), data.marks[key])
-        for key, example in _REQUIRED.items():
-            if key not in data:
-                self.say(None, (), f"the key '{key}' is missing. Add for example `{example}`.")
+        for name, key in TOP.items():
+            if key.example and name not in data:
+                self.say(None, (), f"the key '{name}' is missing. Add for example `{key.example}`.")
 
     def section(self, node: MarkedDict, path: tuple[Any, ...]) -> None:
-        known = _SECTIONS[path[0]]
+        known = SECTIONS[path[0]]
         for key, value in node.items():
             mark = node.marks[key]
             if key not in known:
                 hint = nearest(str(key), list(known))
                 self.say(mark, (*path, key), f"unknown key '{key}'.{hint} Known here: {', '.join(known)}.")
                 continue
-            wanted = Field(parse_annotation(known[key]), ...).mismatch(value)
+            wanted = Field(parse_annotation(known[key].kind), ...).mismatch(value)
             if wanted:
                 self.say(mark, (*path, key), f"got {_show(value)}, expected {wanted}.")
             else:

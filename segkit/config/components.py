@@ -32,7 +32,7 @@ _PLACES: dict[str, tuple[tuple[Registry, ...], tuple[Registry, ...]]] = {
     "lr_scheduler": ((SCHEDULERS,), (SCHEDULERS,)),
 }
 # Arguments that the builder fills in, so that a config need not.
-_FILLED = {
+FILLED = {
     "model": {"num_classes", "in_channels", "backbone_in_channels"},
     "backbone": {"in_channels"},
     "data set": {"transforms"},
@@ -62,7 +62,7 @@ class Component:
 
     def required(self) -> list[str]:
         """Keys without which the class cannot be built."""
-        filled = _FILLED.get(self.kind, set())
+        filled = FILLED.get(self.kind, set())
         return [name for name, field in self.fields.items() if field.default is EMPTY and name not in filled]
 
 

@@ -33,7 +33,7 @@ class Dataset:
         num_classes: classes 0..num_classes-1; may be left out where `class_names` tells it.
         mode: which list: train, val or test (where a line may be an image alone).
         train_path, val_path, test_path: the lists, relative to the working directory or `dataset_root`.
-        separator: what stands between image and label; by default decided line by line (SPEC 5).
+        separator: what stands between image and label; by default decided line by line.
         ignore_index: label value that counts for nothing; 255, or 65535 above 255 classes.
         img_channels: channels of `image`, whatever the files have.
         edge: also give `edge` [H, W] in training, 1 within 2 pixels of a border between classes.
