@@ -337,6 +337,21 @@ def test_imports_register_a_users_own_model(write, tmp_path: Path, monkeypatch) 
         Config(write("imports: [not_there]\n" + BASE))
 
 
+def test_a_model_of_imports_inherits_what_it_takes(write, tmp_path: Path, monkeypatch) -> None:
+    (tmp_path / "narrow_models.py").write_text(
+        "from segkit.registry import MODELS\n\n\n@MODELS.register\nclass NarrowNet:\n"
+        "    def __init__(self, num_classes: int, align_corners: bool = False):\n        pass\n",
+        encoding="utf-8",
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    base = write(BASE.replace("type: UNet", "type: UNet\n  base_channels: 8\n  align_corners: true"))
+    base.rename(tmp_path / "base.yml")
+    (tmp_path / "middle.yml").write_text("_base_: base.yml\nimports: [narrow_models]\n", encoding="utf-8")
+    cfg = Config(write("_base_: middle.yml\nmodel: {type: NarrowNet}\n"))
+    assert cfg.data["model"] == {"type": "NarrowNet", "align_corners": True}
+
+
 def test_num_classes_may_stand_on_the_model_alone(write) -> None:
     text = BASE.replace("  num_classes: 2\n", "")
     for given, classes in ((3, 3), (1, 2)):

@@ -35,9 +35,9 @@ class Config:
     def __init__(self, path: str | Path, opts: Sequence[str] = (), check: bool = True, trust: bool = False):
         self.path = Path(path)
         self.trust = trust
-        raw = merge.load(self.path)
-        import_users_code(raw, trust)
-        self._marked = legacy.normalise(raw)
+        file = merge.read(self.path)
+        import_users_code(merge.giver(file, "imports"), trust)  # first: merging asks components what keys they take
+        self._marked = legacy.normalise(merge.merged(file))
         self._override(_parse_opts(opts))
         if check:
             self.check()

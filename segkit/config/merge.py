@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,26 +12,44 @@ from segkit.errors import InputError
 from segkit.log import logger
 
 
-def load(path: Path, chain: tuple[Path, ...] = ()) -> MarkedDict:
-    """The file at `path` over everything it is based on. Cycles and missing bases show the chain that led there."""
+@dataclass(frozen=True)
+class File:
+    """A file's own keys, and the files it is based on."""
+
+    own: MarkedDict
+    bases: list[File]
+
+
+def read(path: Path, chain: tuple[Path, ...] = ()) -> File:
+    """The file at `path` and everything it is based on. Cycles and missing bases show the chain that led there."""
     path = path.absolute()
     trail = " -> ".join(str(p) for p in (*chain, path))
     if path.resolve() in [p.resolve() for p in chain]:
         raise InputError(f"{chain[-1]}: _base_ files go in a circle ({trail}). Take one of the links out.")
     if chain and not path.is_file():
         raise InputError(f"{chain[-1]}: the _base_ file {path} does not exist (chain: {trail}). Correct the path.")
-    child = read_file(path, _shown(path))
-    mark = child.marks.get("_base_")
-    bases = child.drop("_base_")
-    if bases is None:
-        return child
-    bases = [bases] if isinstance(bases, str) else bases
+    own = read_file(path, _shown(path))
+    mark = own.marks.get("_base_")
+    bases = own.drop("_base_")
+    bases = [] if bases is None else [bases] if isinstance(bases, str) else bases
     if not isinstance(bases, list) or not all(isinstance(base, str) for base in bases):
         raise InputError(f"{mark}: _base_ is a path or a list of paths (got {bases!r}).")
-    merged = MarkedDict()
-    for base in bases:
-        merged = merge(merged, load(path.parent / base, (*chain, path)))
-    return merge(merged, child)
+    return File(own, [read(path.parent / base, (*chain, path)) for base in bases])
+
+
+def giver(file: File, key: str) -> MarkedDict:
+    """The keys of the file whose `key` counts; no keys where none has it."""
+    if key in file.own:
+        return file.own
+    return next((found for base in reversed(file.bases) if (found := giver(base, key))), MarkedDict())
+
+
+def merged(file: File) -> MarkedDict:
+    """A file over what it is based on."""
+    result = MarkedDict()
+    for base in file.bases:
+        result = merge(result, merged(base))
+    return merge(result, file.own) if file.bases else file.own
 
 
 def _shown(path: Path) -> str:
