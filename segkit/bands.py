@@ -15,7 +15,7 @@ import numpy as np
 from segkit.errors import InputError
 from segkit.header import refuse_bomb
 
-EXTRA = "pip install 'segkit[tiff]' (or: pip install tifffile imagecodecs)"
+INSTALL = "pip install tifffile imagecodecs"
 _ORIENTATION, _GDAL_NODATA = 274, 42113
 _MANY_BANDS = 16  # so many bands of the largest picture are decoded at most
 _TURNS = {
@@ -51,7 +51,7 @@ def decode_tiff(data: bytes, name: str, kind: str = "") -> np.ndarray:
         raise
     except Exception as error:  # tifffile and its codecs raise whatever comes
         if "imagecodecs" in str(error):
-            raise InputError(f"{name}: its compression needs imagecodecs ({error}). Install it: {EXTRA}") from error
+            raise InputError(f"{name}: its compression needs imagecodecs ({error}). Install it: {INSTALL}") from error
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(f"{name}: not a readable TIFF ({reason}). It is damaged or cut short: copy it.") from error
     array = np.asarray(array) if palette else _bands_last(array, axes, name)
@@ -141,6 +141,6 @@ def _tifffile(name: str, kind: str) -> Any:
     except ImportError as error:
         raise InputError(
             f"{name}: a TIFF of more than 8 bits, other bands than 1, 3 or 4, or damaged{kind}; reading it needs the "
-            f"extra tiff, which cannot be loaded ({error}). Install it: {EXTRA}"
+            f"extra tiff, which cannot be loaded ({error}). Install it: {INSTALL}"
         ) from error
     return tifffile

@@ -265,9 +265,7 @@ def test_onednn_that_fails_gives_way_to_paddles_own(spec, said, monkeypatch):
 @pytest.mark.parametrize("kind", [openvino_runtime.OpenVinoBackend, onnx_runtime.OnnxBackend])
 def test_an_engine_that_is_not_installed(spec, kind, monkeypatch):
     monkeypatch.setattr(kind, "installed", classmethod(lambda cls: False))
-    with pytest.raises(
-        InputError, match=rf"--backend {kind.name}: the package is not installed. pip install 'segkit\["
-    ):
+    with pytest.raises(InputError, match=rf"--backend {kind.name}: the package is not installed. pip install "):
         open_backend(spec, InferOptions(backend=kind.name))
 
 

@@ -249,9 +249,21 @@ def test_formats_whose_packages_are_not_installed(tiny, tmp_path, capsys, monkey
     here, missing = convert.importlib.util.find_spec, []
     monkeypatch.setattr(convert.importlib.util, "find_spec", lambda name: None if name in missing else here(name))
     for absent, flag, message in (
-        (("paddle2onnx",), "onnx", r"--format onnx: not installed: paddle2onnx\. .* pip install 'segkit\[onnx\]'\."),
-        (("openvino",), "openvino", r"--format openvino: not installed: openvino\. .* 'segkit\[openvino\]'\."),
-        (("onnxslim", "openvino"), "all", r"onnxslim, openvino\. .* 'segkit\[onnx\]' 'segkit\[openvino\]'\."),
+        (
+            ("paddle2onnx",),
+            "onnx",
+            r"--format onnx: not installed: paddle2onnx\. .* extra onnx: pip install paddle2onnx\.",
+        ),
+        (
+            ("openvino",),
+            "openvino",
+            r"--format openvino: not installed: openvino\. .* extra openvino: pip install openvino\.",
+        ),
+        (
+            ("onnxslim", "openvino"),
+            "all",
+            r"onnxslim, openvino\. .* extra onnx and openvino: pip install onnxslim openvino\.",
+        ),
     ):
         missing[:] = absent
         assert to(tiny, tmp_path / "out", "--format", flag) == 2

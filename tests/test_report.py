@@ -189,7 +189,7 @@ def test_without_matplotlib_the_extra_is_named(run, monkeypatch, capsys) -> None
 
     monkeypatch.setattr(builtins, "__import__", absent)
     assert command("report", "--model_path", run) == 2
-    assert "Install it: pip install 'segkit[report]'" in capsys.readouterr().err
+    assert "Install it: pip install matplotlib" in capsys.readouterr().err
 
 
 @pytest.mark.skipif(find_chromium() is None, reason="Chromium is not installed: the page is not tested")

@@ -459,7 +459,7 @@ def test_without_the_extra(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "uvicorn", None)
     assert main(["serve", "x"]) == 2
     assert re.search(
-        r"needs the extra serve, .*uvicorn.* Install it: pip install 'segkit\[serve\]'", capsys.readouterr().err
+        r"needs the extra serve, .*uvicorn.* Install it: pip install fastapi uvicorn", capsys.readouterr().err
     )
 
 

@@ -448,5 +448,5 @@ def test_albumentations_mistakes() -> None:
 
 def test_albumentations_absent(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "albumentations", None)
-    with pytest.raises(InputError, match=r"cannot be loaded .*pip install 'segkit\[albumentations\]'"):
+    with pytest.raises(InputError, match=r"cannot be loaded .*pip install 'albumentations>=2'"):
         TRANSFORMS.get("Albumentations")(transforms=[])

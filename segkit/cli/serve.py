@@ -28,7 +28,7 @@ def run(args: argparse.Namespace) -> int:
         except ImportError as error:
             raise InputError(
                 f"segkit serve needs the extra serve, which cannot be loaded ({error}). Install it: pip install "
-                "'segkit[serve]' (or: pip install fastapi uvicorn python-multipart prometheus-client)"
+                "fastapi uvicorn python-multipart prometheus-client"
             ) from error
     from segkit.deploy.serve.server import serve
 

@@ -26,7 +26,7 @@ def write_georeferenced(path: Path, mask: np.ndarray, photo: str) -> bool:
     except ImportError:
         warn_once(
             "the photos have coordinates, which PNG masks cannot keep. For GeoTIFF masks beside them install the extra "
-            "geo: pip install 'segkit[geo]' (or: pip install rasterio)"
+            "geo: pip install rasterio"
         )
         return False
     planes = (mask if mask.ndim == 3 else mask[None]).astype(np.uint8 if mask.max(initial=0) < 256 else np.int32)

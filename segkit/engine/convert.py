@@ -15,20 +15,21 @@ from segkit.errors import InputError
 # 17: all that the models need, and read by every runtime since 2022.
 OPSET = 17
 _NEEDED = {
-    "onnx": (("paddle2onnx", "onnxslim", "onnxruntime"), "segkit[onnx]"),
-    "openvino": (("openvino",), "segkit[openvino]"),
+    "onnx": ("paddle2onnx", "onnxslim", "onnxruntime"),
+    "openvino": ("openvino",),
 }
 
 
 def require_converters(formats: tuple[str, ...]) -> None:
     """`InputError` that names the extras which `formats` need and which are not installed."""
     wanted = ["onnx", "openvino"] if "openvino" in formats else ["onnx"] if "onnx" in formats else []
-    missing = {name: [p for p in _NEEDED[name][0] if importlib.util.find_spec(p) is None] for name in wanted}
+    missing = {name: [p for p in _NEEDED[name] if importlib.util.find_spec(p) is None] for name in wanted}
     packages = [package for found in missing.values() for package in found]
     if packages:
-        extras = " ".join(f"'{_NEEDED[name][1]}'" for name, found in missing.items() if found)
+        extras = " and ".join(name for name, found in missing.items() if found)
         raise InputError(
-            f"--format {wanted[-1]}: not installed: {', '.join(packages)}. Install the extra: pip install {extras}. "
+            f"--format {wanted[-1]}: not installed: {', '.join(packages)}. Install the extra {extras}: "
+            f"pip install {' '.join(packages)}. "
             "(paddle2onnx has no wheel for Python 3.13 yet.)"
         )
 

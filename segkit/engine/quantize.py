@@ -31,7 +31,7 @@ _RUNS = 10
 def check(spec: DeploySpec, options: QuantizeOptions) -> None:
     """`InputError` for what cannot be quantized, before anything is read."""
     if importlib.util.find_spec("nncf") is None:
-        raise InputError("segkit quantize needs NNCF. Install the extra: pip install 'segkit[quantize]'.")
+        raise InputError("segkit quantize needs NNCF. Install the extra quantize: pip install nncf openvino.")
     if spec.precision == "int8":
         raise InputError(f"{spec.folder}: this model is int8 already. Give the float32 one as --model_path.")
     if spec.openvino is None:

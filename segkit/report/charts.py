@@ -88,8 +88,7 @@ def require() -> Any:
         import matplotlib
     except ImportError as error:
         raise InputError(
-            f"the report's charts need matplotlib ({error}). Install it: pip install 'segkit[report]' "
-            "(or: pip install matplotlib)"
+            f"the report's charts need matplotlib ({error}). Install it: pip install matplotlib (the extra report)"
         ) from error
     return matplotlib
 

@@ -13,7 +13,7 @@ from segkit.registry import TRANSFORMS, nearest
 from segkit.transforms import base
 from segkit.transforms.base import Sample
 
-_INSTALL = "pip install 'segkit[albumentations]', or pip install 'albumentations>=2'"
+_INSTALL = "pip install 'albumentations>=2' (the extra albumentations)"
 
 
 def _library() -> Any:

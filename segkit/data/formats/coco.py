@@ -166,7 +166,7 @@ def _tools() -> Any:
         from pycocotools import mask
     except ImportError as error:
         raise InputError(
-            f"COCO labels need pycocotools ({error}). Install it: pip install 'segkit[coco]' or pip install pycocotools"
+            f"COCO labels need pycocotools ({error}). Install it: pip install pycocotools (the extra coco)"
         ) from error
     return mask
 

@@ -107,7 +107,7 @@ def _rasterio() -> Any:
         import rasterio
     except ImportError as error:
         raise InputError(
-            f"GeoJSON labels need rasterio ({error}). Install it: pip install 'segkit[geo]' or pip install rasterio"
+            f"GeoJSON labels need rasterio ({error}). Install it: pip install rasterio (the extra geo)"
         ) from error
     return rasterio
 

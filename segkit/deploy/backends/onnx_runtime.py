@@ -19,7 +19,7 @@ class OnnxBackend(Backend):
 
     name = "onnxruntime"
     package = "onnxruntime"
-    install = "pip install 'segkit[onnx]' (or: pip install onnxruntime)"
+    install = "pip install onnxruntime (of the extra onnx)"
 
     def __init__(self, spec: DeploySpec, options: InferOptions, tune_on: Optional[list[np.ndarray]] = None):
         import onnxruntime

@@ -20,7 +20,7 @@ class OpenVinoBackend(Backend):
 
     name = "openvino"
     package = "openvino"
-    install = "pip install 'segkit[openvino]' (or: pip install openvino)"
+    install = "pip install openvino (the extra openvino)"
 
     def __init__(self, spec: DeploySpec, options: InferOptions, tune_on: Optional[list[np.ndarray]] = None):
         import openvino
