@@ -16,6 +16,8 @@ EXTRAS = {
     "coco": ["pycocotools"],
     "albumentations": ["albumentations"],
     "report": ["matplotlib>=3.7"],
+    "tensorboard": ["tensorboard>=2.11"],
+    "wandb": ["wandb>=0.16"],
     "serve": ["fastapi>=0.100", "uvicorn>=0.24", "python-multipart>=0.0.13", "prometheus-client"],
 }
 

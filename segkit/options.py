@@ -49,6 +49,8 @@ class TrainOptions(CommonOptions):
     learning_rate: Optional[float] = option(None, "base learning rate (config: lr_scheduler.learning_rate)")
     save_dir: str = option("output", "folder for checkpoints and logs")
     use_vdl: bool = option(False, "write VisualDL curves and pictures into save_dir")
+    use_tensorboard: bool = option(False, "write TensorBoard curves and pictures into save_dir")
+    use_wandb: bool = option(False, "send curves and pictures to Weights & Biases; WANDB_MODE=offline keeps them here")
     do_eval: bool = option(False, "evaluate at every save_interval and keep the best model")
     save_interval: Optional[int] = option(
         None,

@@ -26,7 +26,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 @pytest.fixture
 def records(tmp_path: Path) -> Path:
-    board = Dashboard(tmp_path / "run")
+    board = Dashboard(tmp_path / "run", ["use_vdl"])
     for iteration in (1, 2, 3):
         row = {"loss": 1 / iteration, "lr": 0.1, "batch_cost": 0.2, "reader_cost": 0.1, "ips": 8.0}
         board.train(iteration, row)

@@ -45,7 +45,7 @@ def test_an_unknown_optimizer_of_paddle() -> None:
 def test_a_dashboard_without_visualdl(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "visualdl", None)
     with pytest.raises(InputError, match=r"--use_vdl needs VisualDL .*pip install visualdl"):
-        Dashboard(tmp_path)
+        Dashboard(tmp_path, ["use_vdl"])
 
 
 def test_an_edge_loss_without_edges() -> None:

@@ -27,7 +27,10 @@ WEIGHTS, OPTIMIZER, EMA, TRAINER, CONFIG = (
     "model.pdparams", "model.pdopt", "ema_model.pdparams", "trainer.json", "config.yml",
 )  # fmt: skip
 _MASTER = "master_weights/"
-_RECORDS = ("train.log", "metrics.jsonl", "vdlrecords.*", "vdlgraph.*")
+_RECORDS = (
+    *("train.log", "metrics.jsonl", "vdlrecords.*", "vdlgraph.*", "events.out.tfevents.*.segkit"),
+    *("wandb", "wandb_id.txt"),
+)
 
 
 @dataclass

@@ -20,7 +20,7 @@ from segkit.dist import is_main, rank, world_size
 from segkit.engine import accelerate, checkpoint, settings
 from segkit.engine.checkpoint import Checkpointer, Progress, TrainState
 from segkit.engine.class_weights import with_class_weights
-from segkit.engine.dashboard import Dashboard
+from segkit.engine.dashboard import Dashboard, wanted
 from segkit.engine.device import init_distributed, seed_everything, set_up_device
 from segkit.engine.distill import Teacher
 from segkit.engine.ema import WeightAverage
@@ -91,6 +91,7 @@ def prepare(cfg: Config, options: TrainOptions) -> Run:
     """Check everything that can be checked, build, and put a checkpoint back if one is to be resumed."""
     cfg = settings.with_flags(cfg, options)
     options = settings.settle(options, cfg)
+    shown = wanted(options) if is_main() else []
     device = set_up_device(options.device, options.precision, options.deterministic)
     init_distributed()
     accelerate.channels_last(options.data_format, options.precision, device)
@@ -137,7 +138,7 @@ def prepare(cfg: Config, options: TrainOptions) -> Run:
     if is_main():
         cfg.save(save_dir / "config.yml")
     checkpointer = Checkpointer(save_dir, cfg, options.save_interval, options.keep_checkpoint_max)
-    dashboard = Dashboard(save_dir if options.use_vdl else None, progress.iteration, progress.evaluated)
+    dashboard = Dashboard(save_dir, shown, progress.iteration, progress.evaluated)
     return Run(cfg, options, dataset, state, step, checkpointer, validator, dashboard, progress, resume)
 
 
