@@ -8,6 +8,7 @@ import sys
 from collections import deque
 from pathlib import Path
 
+from segkit import terminal
 from segkit.dist import is_main
 
 logger = logging.getLogger("segkit")
@@ -27,6 +28,13 @@ class _TerminalHandler(logging.StreamHandler):
         else:
             tqdm.tqdm.write(self.format(record), file=self.stream)
             self.flush()
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Lines fitted to a terminal, but those of warnings, whose commands are to be copied whole."""
+        text = super().format(record)
+        if record.levelno == logging.INFO and terminal.is_terminal(self.stream):
+            text = terminal.wrapped(text)
+        return terminal.coloured(text, record.levelno) if terminal.has_colours(self.stream) else text
 
 
 def setup(quiet: bool = False) -> None:

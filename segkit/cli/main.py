@@ -5,11 +5,13 @@ from __future__ import annotations
 import errno
 import importlib
 import json
+import logging
 import sys
 from typing import Any
 
 from segkit import __version__, log
 from segkit.errors import InputError
+from segkit.terminal import coloured, has_colours
 
 COMMANDS = {
     "train": "train a model from a config",
@@ -79,7 +81,10 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _complain(text: str) -> None:
-    print(f"segkit: error: {text}", file=sys.stderr)
+    head = "segkit: error:"
+    if has_colours(sys.stderr):
+        head = coloured(head, logging.ERROR)
+    print(f"{head} {text}", file=sys.stderr)
 
 
 def _run(command: str, argv: list[str]) -> int:

@@ -35,15 +35,16 @@ def check_dataset(source: Union[str, Source], opts: Optional[list[str]] = None) 
     return Report(source, scans, sorted(found, key=lambda finding: finding.severity != "error"))
 
 
-def quick_check(**datasets: Any) -> None:
+def quick_check(**datasets: Any) -> list[Scan]:
     """What can be seen without decoding everything, before a training: the sizes of up to 200 photos and labels a
     part by their headers, the values of a few labels, names that would collide. Parts by name: `train=dataset`.
+    Returns what was seen, those labels counted.
 
     Errors: what would make the training fail or be wrong, all of it. The rest is said as warnings.
     """
     parts = [Part(name, dataset) for name, dataset in datasets.items() if isinstance(dataset, Dataset)]
     if not parts:  # a user's own class, of which only reading and length are known
-        return
+        return []
     source = Source(parts[0].dataset.dataset_root, parts, True)
     scans = []
     pixels = 0
@@ -60,6 +61,7 @@ def quick_check(**datasets: Any) -> None:
         lines = [line for finding in errors for line in (f"{finding.text}. {finding.remedy}", *_indented(finding))]
         title = f"{source.path}: a look at the data set shows what would fail (segkit data check tells all):"
         raise InputError(list_problems(title, lines, limit=60))
+    return scans
 
 
 def _indented(finding: Finding) -> list[str]:

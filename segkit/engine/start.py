@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import itertools
 import sys
+from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import paddle
 
 from segkit import __version__
 from segkit.config import Config
+from segkit.data.scan import Scan
 from segkit.dist import world_size
 from segkit.engine import memory
 from segkit.engine.download import is_url, weights_from
+from segkit.engine.summary import describe
 from segkit.engine.weights import load_weights
 from segkit.errors import InputError
 from segkit.log import logger
 from segkit.options import TrainOptions
+
+_TRIAL = 128  # pixels of a side on which FLOPs are counted: those of a larger photo are as many times more as its area
 
 
 def load_pretrained(cfg: Config, model: paddle.nn.Layer, offline: bool = False) -> None:
@@ -38,30 +44,59 @@ def load_pretrained(cfg: Config, model: paddle.nn.Layer, offline: bool = False) 
         logger.info("%s: %s", key, report)
 
 
-def say_start(cfg: Config, options: TrainOptions, dataset: Any, model: paddle.nn.Layer) -> None:
-    """Device, data, model, batch, schedule and output, in a few lines."""
+def say_start(
+    cfg: Config, options: TrainOptions, datasets: tuple[Any, Any], seen: Sequence[Scan], model: paddle.nn.Layer
+) -> None:
+    """Device, data, model, batch, schedule and output, in a few lines. `datasets`: train and val, which may be None;
+    `seen`: what `quick_check` looked at."""
+    train, val = datasets
     batch = cfg.batch_size * world_size() * options.accumulate_steps
     detail = (
         f" ({cfg.batch_size} x {world_size()} ranks x {options.accumulate_steps} accumulated)"
         if batch != cfg.batch_size
         else ""
     )
-    weights = [p for name, p in model.named_parameters() if not name.endswith(("._mean", "._variance"))]
-    parameters = sum(p.size for p in weights)
-    frozen = sum(p.size for p in weights if p.stop_gradient)
+    images = (
+        f"{len(train)} training images" if val is None else f"{len(train)} training and {len(val)} validation images"
+    )
     rows = {
         "device": f"{paddle.get_device()}, {threads()}{options.precision}",
         **({"memory": f"freed memory is {memory.outcome()}"} if paddle.get_device() == "cpu" else {}),
-        "data": f"{len(dataset)} training images, {dataset.num_classes} classes: {_names(dataset.class_names)}",
-        "model": f"{cfg.data['model']['type']}, {parameters:,} parameters"
-        + (f", {frozen:,} of them frozen" if frozen else ""),
+        "data": f"{images}, {train.num_classes} classes",
+        "classes": _classes(train, seen),
+        "model": f"{cfg.data['model']['type']}, {_size(model, train)}",
         "loss": _losses(cfg.data["loss"]),
-        "steps": f"{cfg.iters} iterations of {batch} samples{detail}, {batch * cfg.iters / len(dataset):.1f} epochs",
+        "steps": f"{cfg.iters} iterations of {batch} samples{detail}, {batch * cfg.iters / len(train):.1f} epochs",
         "schedule": f"{cfg.data['optimizer']['type']}, {cfg.data['lr_scheduler']['type']}, seed {options.seed}",
         "output": options.save_dir,
     }
     title = f"segkit {__version__}, Paddle {paddle.__version__}, Python {sys.version.split()[0]}"
     logger.info("\n".join([title, *(f"  {name:9} {text}" for name, text in rows.items())]))
+
+
+def _classes(dataset: Any, seen: Sequence[Scan]) -> str:
+    """Names of the classes, with their share of the pixels in the training labels that were looked at."""
+    names = dataset.class_names
+    labels = [item.counts for item in seen if item.part == "train" and item.counts]
+    pixels = [sum(counts.get(number, 0) for counts in labels) for number in range(len(names))]
+    if not sum(pixels) or getattr(dataset, "use_multilabel", False):
+        return _first(names)
+    shares = [f"{name} {100 * count / sum(pixels):.1f} %" for name, count in zip(names, pixels)]
+    return f"{_first(shares)} of the pixels in {len(labels)} labels"
+
+
+def _size(model: paddle.nn.Layer, dataset: Any) -> str:
+    """Parameters, and multiply-adds of one training photo."""
+    weights = [p for name, p in model.named_parameters() if not name.endswith(("._mean", "._variance"))]
+    frozen = sum(p.size for p in weights if p.stop_gradient)
+    text = f"{sum(p.size for p in weights):,} parameters" + (f", {frozen:,} of them frozen" if frozen else "")
+    try:
+        height, width, channels = dataset.get(0, np.random.default_rng(0))["image"].shape
+        sides = [min(side, _TRIAL) for side in (height, width)]
+        flops = describe(model, [1, channels, *sides]).flops * height * width / (sides[0] * sides[1])
+    except Exception:  # a photo that cannot be read is told when it is its turn; a model may take one size alone
+        return text
+    return f"{text}, about {flops / 1e9:.3g} GFLOPs at {width}x{height}"
 
 
 def threads() -> str:
@@ -78,5 +113,5 @@ def _losses(node: dict[str, Any]) -> str:
     return " + ".join(f"{count} x {text}" if count > 1 else text for text, count in groups)
 
 
-def _names(names: list[str]) -> str:
-    return ", ".join(names) if len(names) <= 8 else ", ".join(names[:8]) + ", ..."
+def _first(texts: list[str]) -> str:
+    return ", ".join(texts) if len(texts) <= 8 else ", ".join(texts[:8]) + ", ..."

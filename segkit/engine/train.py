@@ -16,6 +16,7 @@ import paddle
 from segkit import build, io, optim
 from segkit.config import Config
 from segkit.data.check import quick_check
+from segkit.data.scan import Scan
 from segkit.dist import is_main, rank, world_size
 from segkit.engine import accelerate, checkpoint, settings
 from segkit.engine.checkpoint import Checkpointer, Progress, TrainState
@@ -52,6 +53,7 @@ class Run:
     dashboard: Dashboard
     progress: Progress
     resumed: Path | None
+    seen: list[Scan]
 
 
 def train(cfg: Config, options: TrainOptions | None = None) -> paddle.nn.Layer:
@@ -106,7 +108,7 @@ def prepare(cfg: Config, options: TrainOptions) -> Run:
     settings.check_best_metric(options.best_metric, info.class_names)
     dataset = build.build_dataset(cfg, "train", use_multilabel=options.use_multilabel)
     validator = Validator(cfg, options) if options.do_eval else None
-    quick_check(train=dataset, val=validator and validator.dataset)
+    seen = quick_check(train=dataset, val=validator and validator.dataset)
     cfg = with_class_weights(cfg, dataset, options.seed, resume)
     seed_everything(options.seed)
     model = build.build_model(cfg)
@@ -139,7 +141,7 @@ def prepare(cfg: Config, options: TrainOptions) -> Run:
         cfg.save(save_dir / "config.yml")
     checkpointer = Checkpointer(save_dir, cfg, options.save_interval, options.keep_checkpoint_max)
     dashboard = Dashboard(save_dir, shown, progress.iteration, progress.evaluated)
-    return Run(cfg, options, dataset, state, step, checkpointer, validator, dashboard, progress, resume)
+    return Run(cfg, options, dataset, state, step, checkpointer, validator, dashboard, progress, resume, seen)
 
 
 class Step:
@@ -272,7 +274,8 @@ def open_log(run: Run, stack: ExitStack) -> TrainLog:
     )  # fmt: skip
     stack.callback(log.close)
     stack.callback(run.dashboard.close)
-    say_start(run.cfg, run.options, run.dataset, run.state.model)
+    say_start(run.cfg, run.options, (run.dataset, run.validator and run.validator.dataset), run.seen, run.state.model)
+    log.best(run.options.best_metric, run.progress.best_score)
     if run.resumed is None:
         run.dashboard.settings({"batch_size": run.cfg.batch_size, "iters": run.cfg.iters, "seed": run.options.seed,
                                 "model": run.cfg.data["model"]["type"], "lr": run.step.lr})  # fmt: skip
@@ -360,6 +363,7 @@ def evaluate(run: Run, log: TrainLog, folder: Path) -> None:
         "[EVAL] The best model so far (%s %.4f) is that of iteration %d.",
         run.options.best_metric, progress.best_score, progress.best_iteration,
     )  # fmt: skip
+    log.best(run.options.best_metric, progress.best_score)
     progress.evaluated = progress.iteration
     if folder.resolve().parent == run.checkpointer.save_dir.resolve():
         checkpoint.update(folder, progress)  # last, so that what is cut short here is done again

@@ -14,6 +14,8 @@ from segkit.dist import is_main, world_size
 from segkit.io import write_bytes_atomic
 from segkit.log import log_to_file, logger, stop_file
 
+_BAR = "{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt}{desc} ETA {remaining}"
+
 
 class TrainLog:
     """Times the iterations and reports the averages every `log_iters`.
@@ -43,8 +45,9 @@ class TrainLog:
                 from tqdm import tqdm
 
                 self._bar = tqdm(
-                    total=iters, initial=start[0], dynamic_ncols=True, unit="it", leave=False, smoothing=0.1
+                    total=iters, initial=start[0], dynamic_ncols=True, leave=False, smoothing=0.1, bar_format=_BAR
                 )
+        self._numbers = self._best = ""
         self._since = time.perf_counter()
         self._reader = 0.0
         self._count = 0
@@ -59,13 +62,20 @@ class TrainLog:
         """Leave out time that was spent on evaluation or saving."""
         self._since += seconds
 
-    def step(self, postfix: str | None = None) -> None:
+    def step(self) -> None:
         """One iteration is done."""
         self._count += 1
         if self._bar is not None:
             self._bar.update(1)
-            if postfix:
-                self._bar.set_postfix_str(postfix, refresh=False)
+
+    def best(self, name: str, score: float | None) -> None:
+        """The best score so far, if there is one, for the bar."""
+        self._best = "" if score is None else f" best {name} {score:.4f}"
+        self._describe()
+
+    def _describe(self) -> None:
+        if self._bar is not None:
+            self._bar.set_description_str(self._numbers + self._best, refresh=False)
 
     def report(self, iteration: int, losses: dict[str, float], lr: float) -> dict[str, float]:
         """Log the averages since the last report, and return them as a flat dict."""
@@ -81,6 +91,8 @@ class TrainLog:
             f"[TRAIN] epoch: {epoch}, iter: {iteration}/{self.iters}, loss: {losses['loss']:.4f}, lr: {lr:.6f}, "
             f"batch_cost: {cost:.4f}, reader_cost: {reader:.4f}, ips: {ips:.1f} samples/sec | ETA {eta}"
         )
+        self._numbers = f" loss {losses['loss']:.4f} lr {lr:.1e} {ips:.1f} images/s"
+        self._describe()
         self._since, self._reader, self._count = time.perf_counter(), 0.0, 0
         row = {**losses, "lr": lr, "batch_cost": cost, "reader_cost": reader, "ips": ips}
         self.write("train", iteration, {"epoch": epoch, **row})
