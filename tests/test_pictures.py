@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -169,6 +170,19 @@ def test_a_label_of_another_size(tmp_path: Path) -> None:
 def test_flags_that_cannot_work(flags: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         check(PictureOptions(**flags), multilabel=True)
+
+
+def test_without_pillow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Said before anything is loaded: the weights, which are not there, are not asked for."""
+    tiny = make_all(tmp_path)
+    (tiny / "model.pdparams").unlink()
+    io.write_png(tmp_path / "a.png", photo(30, 40))
+    monkeypatch.setitem(sys.modules, "PIL.ImageFont", None)
+    assert run("predict", "--model_path", tiny, "--image_path", tmp_path / "a.png", "--figures", "row") == 2
+    said = capsys.readouterr().err
+    assert "--figures writes class names with Pillow (" in said and "Install it: pip install pillow." in said
+    with pytest.raises(ValueError, match="--legend writes class names with Pillow"):
+        check(PictureOptions(legend=True))
 
 
 def test_predict_and_infer_take_the_flags(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

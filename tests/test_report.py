@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import yaml
 
+from segkit import io
 from segkit.cli import main as cli
 from segkit.report import history, plots
 from segkit.report.panels import chosen, error_map
@@ -137,6 +138,42 @@ def test_two_runs_are_compared(run, page, tmp_path, capsys) -> None:
     again = ("report", run / "report_iter_2", run / "report", "--save_dir", tmp_path / "again", "--json")
     assert command(*again) == 0
     assert json.loads(capsys.readouterr().out)["mIoU"] == found["mIoU"]
+
+
+def test_other_data_are_another_evaluation(tmp_path, capsys) -> None:
+    """A report is taken as it is only while the list, the photos and the labels are those that it is of."""
+    run = trained(tmp_path)
+    argv = ("report", run / "iter_2", run, "--save_dir", tmp_path / "both", "--json")
+    assert command(*argv) == 0
+    lines = (tmp_path / "data" / "val.txt").read_text(encoding="utf-8").splitlines(keepends=True)
+    (tmp_path / "data" / "val.txt").write_text("".join(lines[:0:-1]), encoding="utf-8")
+    reports = (run / "report_iter_2", run / "report")
+    assert command("report", *reports, "--save_dir", tmp_path / "old") == 2
+    assert (
+        "images/004.png: it was evaluated, but is not in the list of val_dataset any more." in capsys.readouterr().err
+    )
+    assert command(*argv) == 0
+    assert json.loads(capsys.readouterr().out)["images"] == 3
+    first = lines[3].split()[1]
+    label = io.read_label(tmp_path / "data" / first)
+    io.write_png(tmp_path / "data" / first, 1 - label)
+    assert command("report", *reports, "--save_dir", tmp_path / "old") == 2
+    assert "images/007.png: its label is not the one that was evaluated." in capsys.readouterr().err
+    assert command(*argv) == 0
+    found = json.loads((run / "report" / "report.json").read_bytes())["images"][0]
+    assert found["path"] == "images/007.png" and found["counts"][2][0] == int(label.sum())
+
+
+def test_panels_are_of_their_own_photos(tmp_path) -> None:
+    """Two reports as they are, and a list in another order since: the label that is shown is still the photo's."""
+    run = trained(tmp_path)
+    assert command("report", run / "iter_2", run, "--save_dir", tmp_path / "both") == 0
+    before = (tmp_path / "both" / "report.html").read_text(encoding="utf-8")
+    lines = (tmp_path / "data" / "val.txt").read_text(encoding="utf-8").splitlines(keepends=True)
+    (tmp_path / "data" / "val.txt").write_text("".join(lines[::-1]), encoding="utf-8")
+    assert command("report", run / "report_iter_2", run / "report", "--save_dir", tmp_path / "both") == 0
+    after = (tmp_path / "both" / "report.html").read_text(encoding="utf-8")
+    assert re.findall(r"<article.*?</article>", before) == re.findall(r"<article.*?</article>", after) != []
 
 
 def test_what_cannot_be_compared(run, page, tmp_path, capsys) -> None:

@@ -101,6 +101,18 @@ def test_a_resumed_run_writes_what_one_in_one_go_does(tmp_path: Path, evaluated:
     assert scalars(cut) == {}
 
 
+def test_pictures_of_any_bands(tmp_path: Path) -> None:
+    board = Dashboard(tmp_path, ["use_tensorboard"])
+    label = np.zeros((6, 8), np.uint8)
+    for number, channels in enumerate((1, 2, 7)):
+        image = np.random.default_rng(0).integers(0, 9999, (6, 8, channels)).astype(np.float32)
+        board.panel(1, number, (image, label, label), voc_palette(2))
+    board.close()
+    for number in range(3):
+        (item,) = events(tmp_path).Images(f"Evaluate/sample_{number}: input, label, prediction")
+        assert Image.open(io.BytesIO(item.encoded_image_string)).size == (24, 6)
+
+
 def test_files_of_others_stay(tmp_path: Path) -> None:
     other = tmp_path / "events.out.tfevents.1.host.2.3"
     other.write_bytes(b"not ours")

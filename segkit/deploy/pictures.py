@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
 from typing import Optional
 
@@ -23,7 +24,9 @@ _OPACITY, _ROWS = 0.4, 3  # PaddleSeg's share of the colours; rows of a page
 
 
 def check(options: PictureOptions, multilabel: bool = False) -> None:
-    """`InputError` for flags that cannot work."""
+    """`InputError` for flags that cannot work, before anything is loaded."""
+    if options.legend or options.figures:
+        _require_pillow("--legend" if options.legend else "--figures")
     check_idle(options, "figures", options.figures is not None, ("labels",))
     if options.opacity is not None and not 0 <= options.opacity <= 1:
         raise InputError(f"--opacity: got {options.opacity}, expected a share from 0 (the photo alone) to 1.")
@@ -33,6 +36,13 @@ def check(options: PictureOptions, multilabel: bool = False) -> None:
         raise InputError(f"--labels {options.labels}: no such folder. Give the folder of the label PNGs.")
     if options.polygons and multilabel:
         raise InputError("--polygons: shapes hide one another, but this model gives a pixel several labels.")
+
+
+def _require_pillow(flag: str) -> None:
+    try:
+        importlib.import_module("PIL.ImageFont")
+    except ImportError as error:
+        raise InputError(f"{flag} writes class names with Pillow ({error}). Install it: pip install pillow.") from None
 
 
 class Pictures:

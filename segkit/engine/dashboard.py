@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from segkit.deploy.outputs import as_rgb
 from segkit.dist import is_main
 from segkit.engine.writers.base import Writer
 from segkit.engine.writers.tensor_board import TensorBoard
@@ -65,10 +66,11 @@ class Dashboard:
     def panel(
         self, iteration: int, number: int, parts: tuple[np.ndarray, np.ndarray, np.ndarray], palette: np.ndarray
     ) -> None:
-        """One picture `input | label | prediction`. `parts`: photo uint8 [H, W, 3], label and prediction [H, W]."""
+        """One picture `input | label | prediction`. `parts`: photo [H, W, C] of any type, label and prediction
+        [H, W]."""
         if not self._writers:
             return
-        photo, label, prediction = parts
+        photo, label, prediction = as_rgb(parts[0]), *parts[1:]
         row = [photo, overlay(photo, label, palette), overlay(photo, prediction, palette)]
         picture = np.concatenate(row, axis=1)
         for writer in self._writers:

@@ -14,6 +14,7 @@ from segkit._cv2 import cv2
 from segkit.engine.loader import EvalSample
 from segkit.metrics import ConfusionMatrix, RocCurves
 from segkit.report.measures import BoundaryIoU, Calibration, ObjectSizes, two_class_curves
+from segkit.report.photos import name_of_photo
 
 MASKS = "masks.zip"
 SIDE = 400
@@ -51,7 +52,9 @@ class Collector:
         single = ConfusionMatrix(self.dataset.num_classes, self.dataset.ignore_index)
         single.update(mask, label)
         counts = np.stack(single.areas())
-        self.images.append({"index": sample.index, "path": self._name(sample.path), "counts": counts.tolist()})
+        self.images.append(
+            {"index": sample.index, "path": name_of_photo(self.dataset, sample.path), "counts": counts.tolist()}
+        )
         valid = label != self.dataset.ignore_index
         self.calibration.update(probabilities, mask, label, valid)
         self.sizes.update(mask, label, valid)
@@ -59,11 +62,6 @@ class Collector:
         if self.curves is not None:
             self.curves.update(probabilities, label)
         self._masks.writestr(f"{sample.index}.png", io.encode_png(small(mask)))
-
-    def _name(self, path: str) -> str:
-        """The photo's path below the data set's root, by which two runs find it wherever their data lie."""
-        relative = os.path.relpath(path, self.dataset.dataset_root)
-        return path if relative.startswith("..") else Path(relative).as_posix()
 
     def compute(self) -> dict[str, Any]:
         """All of it in plain types: `images`, `calibration`, `sizes`, `boundary_iou`, `curves`."""

@@ -21,6 +21,7 @@ from segkit.report.bootstrap import differences
 from segkit.report.measures import image_score
 from segkit.report.page import Document, image_legend, name_of, panel, plain_table, rows, sorter, swatch_of
 from segkit.report.panels import Masks, class_scores, pictures
+from segkit.report.photos import Photos, fingerprint
 from segkit.report.run import FILE, check, default_folder, identity, measure
 
 
@@ -72,14 +73,16 @@ def compare(first: str, second: str, options: ReportOptions, opts: Sequence[str]
 
 
 def measured(path: str, options: ReportOptions, opts: Sequence[str], trust: bool) -> Measured:
-    """The report of a run: what is there if it is of the same weights, config and flags, or else a new evaluation."""
+    """The report of a run: what is there if it is of the same weights, config, flags and data, or else a new
+    evaluation."""
     if (Path(path) / FILE).is_file():
         return Measured(Path(path), read(Path(path) / FILE))
     cfg = Config.from_model_path(path, opts, trust)
     folder = default_folder(path)
     if (folder / FILE).is_file():
         found = read(folder / FILE)
-        if found.get("of") == identity(cfg, options, path):
+        data = fingerprint(build_dataset(cfg, "val", use_multilabel=options.use_multilabel))
+        if found.get("of") == identity(cfg, options, path, data):
             logger.info("%s: taken as it is", folder / FILE)
             return Measured(folder, found)
     return Measured(folder, measure(cfg, dataclasses.replace(options), path, folder)[0])
@@ -193,14 +196,14 @@ def image_section(runs: Sequence[Measured], pairs: Sequence[Any], dataset: Any, 
     better = [number for number in ranked if deltas[number] > 0]
     half = -(-most // 2)
     shown = [*worse[:half], *better[len(better) - min(len(better), most // 2) :]]
-    masks = [Masks(run.folder) for run in runs]
+    masks, photos = [Masks(run.folder) for run in runs], Photos(dataset)
     panels = []
     for number in shown:
         pair = pairs[number]
         sides = zip(*(class_scores(item["counts"]) for item in pair))
         own = [None if a is None and b is None else (b or 0.0) - (a or 0.0) for a, b in sides]
         found = [(f" {side}", mask.read(item["index"])) for side, mask, item in zip("AB", masks, pair)]
-        cells = pictures(dataset, pair[0]["index"], found)
+        cells = pictures(photos, pair[0], found)
         panels.append(panel(pair[0]["path"], [deltas[number], *own], cells, f"{deltas[number]:+.4f}", "pics six"))
     text = (
         f"<p>With B, {len(better)} photos are better, {len(worse)} worse and "

@@ -14,6 +14,7 @@ from segkit.report import plots
 from segkit.report.charts import Chart, draw
 from segkit.report.measures import image_score
 from segkit.report.panels import ERRORS, Masks, chosen, class_scores, pictures
+from segkit.report.photos import Photos
 
 _PAGE = Path(__file__).parent / "page"
 _KINDS = {"missed": "error: missed", "too much": "error: too much", "wrong": "error", "ignored": "ignored"}
@@ -178,12 +179,12 @@ def threshold_note(found: dict[str, Any]) -> str:
 
 def image_section(found: dict[str, Any], dataset: Any, folder: Path, most: int) -> str:
     """The worst and the best photos, and what sorts them."""
-    names, images, masks = found["metrics"]["class_names"], found["images"], Masks(folder)
+    names, images, masks, photos = found["metrics"]["class_names"], found["images"], Masks(folder), Photos(dataset)
     panels = []
     for number in chosen(images, most):
         item = images[number]
         own = [image_score(np.array(item["counts"])), *class_scores(item["counts"])]
-        cells = pictures(dataset, item["index"], [("", masks.read(item["index"]))])
+        cells = pictures(photos, item, [("", masks.read(item["index"]))])
         panels.append(panel(item["path"], own, cells, f"mIoU {own[0] or 0:.4f}"))
     return sorter(names) + image_legend(found) + f"<div id=panels>{''.join(panels)}</div>"
 

@@ -19,6 +19,7 @@ from segkit.errors import InputError
 from segkit.metrics import scores_from_areas
 from segkit.report.collect import MASKS, SIDE, small
 from segkit.report.measures import image_score
+from segkit.report.photos import Photos
 
 _PER_CLASS = 3
 ERRORS = {"missed": (59, 130, 246), "too much": (249, 115, 22), "wrong": (225, 29, 72), "ignored": (160, 160, 160)}
@@ -68,9 +69,10 @@ class Masks:
             raise InputError(f"{self._path}: cannot be read ({error}). Run segkit report on that run again.") from error
 
 
-def pictures(dataset: Any, index: int, masks: Sequence[tuple[str, np.ndarray]]) -> str:
-    """HTML: the photo, the label, and of each (name, mask [h, w]) the prediction and where it is wrong."""
-    sample = dataset.read(index)
+def pictures(photos: Photos, item: dict[str, Any], masks: Sequence[tuple[str, np.ndarray]]) -> str:
+    """HTML: the photo, the label, and of each (name, mask [h, w]) the prediction and where it is wrong. `item`: what
+    report.json says of the photo."""
+    dataset, sample = photos.dataset, photos.sample(item)
     label, photo = small(sample["label"]), thumbnail(as_rgb(sample["image"]), SIDE)
     palette = full_palette(dataset.palette)
     shown = palette.copy()

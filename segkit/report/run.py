@@ -23,6 +23,7 @@ from segkit.options import EvalOptions, ReportOptions
 from segkit.report import charts, history
 from segkit.report.collect import Collector
 from segkit.report.page import write_page
+from segkit.report.photos import fingerprint
 
 FILE = "report.json"
 _NO_NUMBERS = ("save_dir", "images", "num_workers", "device", "auc_roc")
@@ -64,13 +65,14 @@ def measure(cfg: Config, options: ReportOptions, model_path: Optional[str], fold
     model, dataset, test_config = for_evaluation(cfg, options, model_path)
     if options.use_multilabel or getattr(dataset, "use_multilabel", False):
         raise InputError("segkit report shows one class a pixel (got use_multilabel). Use segkit val for its scores.")
+    data = fingerprint(dataset)  # before: what changes while it is evaluated counts as another
     begin = time.perf_counter()
     with Collector(dataset, folder) as collector:
         metrics = evaluate(model, dataset, options, test_config, collector)
     seconds = time.perf_counter() - begin
     course = history.find(model_path)
     found = {
-        "of": identity(cfg, options, model_path),
+        "of": identity(cfg, options, model_path, data),
         "summary": summary(cfg, options, model, model_path, seconds, metrics),
         "config": cfg.to_yaml(),
         "metrics": metrics,
@@ -83,8 +85,9 @@ def measure(cfg: Config, options: ReportOptions, model_path: Optional[str], fold
     return found, dataset
 
 
-def identity(cfg: Config, options: ReportOptions, model_path: Optional[str]) -> dict[str, Any]:
-    """What the numbers depend on: the weights' file and its time, the config, and the flags of the evaluation."""
+def identity(cfg: Config, options: ReportOptions, model_path: Optional[str], data: str) -> dict[str, Any]:
+    """What the numbers depend on: the weights' file and its time, the config, the flags of the evaluation, and `data`,
+    the fingerprint of the data set."""
     path = Path(model_path or "")
     places = (path, path / "model.pdparams", path / "best_model" / "model.pdparams", path / "deploy.yaml")
     weights = next((place for place in places if place.is_file()), None)
@@ -93,6 +96,7 @@ def identity(cfg: Config, options: ReportOptions, model_path: Optional[str]) -> 
         "weights": [str(weights.resolve()), weights.stat().st_mtime_ns] if weights else None,
         "config": cfg.to_yaml(),
         "flags": flags,
+        "data": data,
     }
 
 
