@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pty
 import re
@@ -143,7 +144,11 @@ def test_into_a_file(world: Path) -> None:
     assert not NOISE.search(done.stderr)
     lines = [line for line in done.stderr.splitlines() if not line.startswith(("  ", "+", "|"))]
     assert all(re.match(STAMP, line) for line in lines), "every line has its time"
-    assert done.stdout.count("\n") == 1 and done.stdout.startswith('{"save_dir"')
+    assert done.stdout.count("\n") == 1
+    found = json.loads(done.stdout)
+    assert found["save_dir"] == str(world / "run") and found["checkpoint"] == str(world / "run" / "iter_6")
+    scores = [json.loads(line) for line in (world / "run" / "metrics.jsonl").read_text("utf-8").splitlines()]
+    assert found["mIoU"] == max(row["mIoU"] for row in scores if row["kind"] == "eval")
 
 
 def test_quiet(world: Path) -> None:

@@ -191,7 +191,7 @@ def is_whole(folder: Path) -> bool:
     if not all((folder / name).is_file() for name in (WEIGHTS, OPTIMIZER, TRAINER)):
         return False
     try:
-        files = _read_progress(folder / TRAINER).files
+        files = read_progress(folder / TRAINER).files
         return all((folder / name).stat().st_size == size for name, (size, _) in files.items())
     except (InputError, OSError):
         return False
@@ -199,7 +199,7 @@ def is_whole(folder: Path) -> bool:
 
 def damaged(folder: Path) -> list[str]:
     """The files of a whole checkpoint whose bytes are not those that were written."""
-    files = _read_progress(folder / TRAINER).files
+    files = read_progress(folder / TRAINER).files
     return [name for name, (_, crc) in files.items() if _crc(folder / name) != crc]
 
 
@@ -249,7 +249,7 @@ def find(resume_model: str, save_dir: Path) -> Path | None:
         return found
     missing = [name for name in (WEIGHTS, OPTIMIZER, TRAINER) if not (path / name).is_file()]
     if not missing:
-        _read_progress(path / TRAINER)
+        read_progress(path / TRAINER)
         raise InputError(
             f"--resume_model {resume_model}: torn: a file is missing or not as long as it was written. Copy it again, "
             "or resume from another iter folder."
@@ -263,7 +263,7 @@ def find(resume_model: str, save_dir: Path) -> Path | None:
 
 def restore(folder: Path, state: TrainState) -> Progress:
     """Put a checkpoint back and return where it stood."""
-    progress = _read_progress(folder / TRAINER)
+    progress = read_progress(folder / TRAINER)
     kind = type(state.optimizer).__name__
     if progress.optimizer != kind:
         raise InputError(
@@ -297,7 +297,8 @@ def update(folder: Path, progress: Progress) -> None:
         write_bytes_atomic(folder / TRAINER, _encoded(progress), sync=True)
 
 
-def _read_progress(path: Path) -> Progress:
+def read_progress(path: Path) -> Progress:
+    """What a checkpoint's trainer.json says. Errors: it cannot be read."""
     try:
         progress = Progress(**json.loads(path.read_text(encoding="utf-8")))
         progress.files = {str(name): [int(size), int(crc)] for name, (size, crc) in progress.files.items()}
