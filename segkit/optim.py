@@ -143,7 +143,10 @@ def build_scheduler(node: dict[str, Any], iters: int) -> LRScheduler:
     if not isinstance(warmup, int):
         raise InputError(f"lr_scheduler.warmup_iters: expected a whole number of iterations (got {warmup!r}).")
     if warmup >= iters:
-        warn_once(f"lr_scheduler.warmup_iters: the warm-up ({warmup}) fills the whole training of {iters} iterations.")
+        warn_once(
+            f"lr_scheduler.warmup_iters: the warm-up ({warmup}) fills the whole training of {iters} iterations. Lower "
+            "it, or train longer."
+        )
     if name in _LENGTH:
         arguments.setdefault(_LENGTH[name], max(iters - warmup, 1))
     if isinstance(arguments.get("learning_rate"), dict):

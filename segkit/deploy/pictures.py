@@ -15,7 +15,7 @@ from segkit.deploy.outputs import as_rgb, draw_overlay
 from segkit.deploy.pipeline import Photo
 from segkit.dist import rank, world_size
 from segkit.errors import InputError
-from segkit.log import warn_once
+from segkit.log import logger
 from segkit.options import PictureOptions, check_idle
 from segkit.polygons import BACKGROUNDS, is_background, write_labelme
 
@@ -56,6 +56,7 @@ class Pictures:
             part = f"_{rank()}" if world_size() > 1 else ""
             self._coco = CocoFile(folder / POLYGONS / f"coco{part}.json", classes)
         self._rows: set[Path] = set()
+        self._without_label = False
 
     def overlay(self, image: np.ndarray, mask: np.ndarray) -> np.ndarray:
         """The photo [H, W, C] under its classes, uint8 [H, W, 3]."""
@@ -96,7 +97,12 @@ class Pictures:
             return None
         path = Path(self.options.labels) / f"{name}.png"
         if not path.is_file():
-            warn_once(f"{path}: there is no such label: the figures of such photos have none.")
+            if not self._without_label:
+                self._without_label = True
+                logger.warning(
+                    "%s: there is no such label: the figures of such photos show none. Give --labels the folder whose "
+                    "PNGs are named and laid out as the photos are. (Said for the first such photo only.)", path,
+                )  # fmt: skip
             return None
         label = io.read_label(path, self.palette)
         if label.shape != size:

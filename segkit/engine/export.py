@@ -156,7 +156,8 @@ def _nodes(cfg: Config) -> list[dict[str, Any]]:
     own = (cfg.data.get("export") or {}).get("transforms")
     if own is not None and own != val:
         logger.warning(
-            "export.transforms differ from val_dataset.transforms: the exported model will not give predict's masks."
+            "export.transforms differ from val_dataset.transforms: the exported model will not give predict's masks. "
+            "Leave export.transforms out where that is not meant."
         )
     return val if own is None else own
 
