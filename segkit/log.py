@@ -47,6 +47,11 @@ def setup(quiet: bool = False) -> None:
     logger.addHandler(handler)
 
 
+def talks() -> bool:
+    """Whether the terminal gets more than errors: not on other ranks than the main one, nor under `--quiet`."""
+    return any(isinstance(handler, _TerminalHandler) and handler.level <= logging.INFO for handler in logger.handlers)
+
+
 class _Formatter(logging.Formatter):
     """`2026-01-31 12:00:00 [WARNING] text`; the level is left out for INFO."""
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import logging
 import sys
 from typing import Any, Optional
 
-from segkit.dist import is_main
-from segkit.log import logger
+from segkit.log import talks
+from segkit.terminal import is_terminal
 
 
 class _NoBar:
@@ -24,8 +23,7 @@ class _NoBar:
 def progress(total: Optional[int], title: str) -> Any:
     """A context with `update()`: a tqdm bar where somebody watches, unless `--quiet`, or without tqdm. `total`: None
     where nobody knows."""
-    talks = any(handler.level <= logging.INFO for handler in logger.handlers)
-    if not (is_main() and talks and sys.stderr.isatty()):
+    if not (talks() and is_terminal(sys.stderr)):
         return _NoBar()
     try:
         from tqdm import tqdm

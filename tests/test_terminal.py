@@ -17,7 +17,8 @@ from pathlib import Path
 import pyte
 import pytest
 
-from segkit import terminal
+from segkit import log, progress, terminal
+from segkit.engine import trainlog
 from tests.tiny import make_data, tiny_config
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -90,9 +91,10 @@ def train(world: Path, *more: str) -> list[str]:
     ]  # fmt: skip
 
 
-@pytest.fixture(scope="module", params=[80, 160])
+@pytest.fixture(scope="module", params=[(80, {}), (160, {"NO_COLOR": "1"})], ids=["80", "160"])
 def watched(world: Path, request: pytest.FixtureRequest) -> Watched:
-    return Watched(train(world), request.param)
+    columns, extra = request.param
+    return Watched(train(world), columns, **extra)
 
 
 def test_a_training_on_a_terminal(watched: Watched) -> None:
@@ -132,9 +134,8 @@ def test_the_screen_at_the_start(watched: Watched) -> None:
         assert re.search(pattern, text, re.M), f"{pattern}\n{text}"
 
 
-def test_colours_are_for_terminals(watched: Watched, world: Path) -> None:
-    assert "\033[1m" in watched.raw
-    assert "\033[1m" not in Watched(train(world), 80, NO_COLOR="1").raw
+def test_colours_are_for_those_who_want_them(watched: Watched) -> None:
+    assert ("\033[1m" in watched.raw) == (watched.screen.columns == 80)  # the other has NO_COLOR
 
 
 def test_into_a_file(world: Path) -> None:
@@ -151,20 +152,27 @@ def test_into_a_file(world: Path) -> None:
     assert found["mIoU"] == max(row["mIoU"] for row in scores if row["kind"] == "eval")
 
 
-def test_quiet(world: Path) -> None:
-    assert Watched(train(world, "--quiet"), 80).raw == ""
+def test_quiet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress, "is_terminal", lambda stream: True)
+    monkeypatch.setattr(trainlog, "is_terminal", lambda stream: True)
+    try:
+        for quiet in (False, True):
+            log.setup(quiet)
+            train_log = trainlog.TrainLog(tmp_path, 2, (0, 0), 1.0, 2)
+            assert (train_log._bar is None) == quiet
+            with progress.progress(3, "val") as bar:
+                assert isinstance(bar, progress._NoBar) == quiet
+            train_log.close()
+    finally:
+        log.setup()
 
 
 def test_lines_are_broken_between_words(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("COLUMNS", "30")
-    line = "2026-01-31 12:00:00 one two three four five"
-    assert (
-        terminal.wrapped(line)
-        == "2026-01-31 12:00:00 one two\n                    three four\n                    five"
-    )
-    assert terminal.wrapped("  data      many words that do not fit") == (
-        "  data      many words that do\n            not fit"
-    )
+    monkeypatch.setenv("COLUMNS", "40")
+    line = "2026-01-31 12:00:00 one two three four five six"
+    assert terminal.wrapped(line) == "2026-01-31 12:00:00 one two three four\n                    five six"
+    row = "  data      many words that do not fit here"
+    assert terminal.wrapped(row) == "  data      many words that do not fit\n            here"
     table = "| " + "x " * 30 + "|"
     assert terminal.wrapped(table) == table
     path = "/a" * 30

@@ -213,7 +213,7 @@ def test_nobody_logged_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 
 @pytest.mark.parametrize("flag", ["tensorboard", "wandb"])
 def test_without_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flag: str) -> None:
-    for name in ("tensorboard.compat.proto.event_pb2", "wandb"):
+    for name in ("tensorboard.summary.writer", "wandb"):
         monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(
         InputError, match=rf"--use_{flag} needs .*pip install 'segkit\[{flag}\]' \(or: pip install {flag}"

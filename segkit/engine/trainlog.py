@@ -12,7 +12,8 @@ from typing import Any
 
 from segkit.dist import is_main, world_size
 from segkit.io import write_bytes_atomic
-from segkit.log import log_to_file, logger, stop_file
+from segkit.log import log_to_file, logger, stop_file, talks
+from segkit.terminal import is_terminal
 
 _BAR = "{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt}{desc} ETA {remaining}"
 
@@ -41,7 +42,7 @@ class TrainLog:
         if is_main():
             _drop_after(self.jsonl, *start)
             self._handler = log_to_file(save_dir / "train.log")
-            if sys.stderr.isatty() and logger.handlers and logger.handlers[0].level <= logging.INFO:
+            if talks() and is_terminal(sys.stderr):
                 from tqdm import tqdm
 
                 self._bar = tqdm(
