@@ -33,7 +33,7 @@ class _TerminalHandler(logging.StreamHandler):
         """Lines fitted to a terminal, but those of warnings, whose commands are to be copied whole."""
         text = super().format(record)
         if record.levelno == logging.INFO and terminal.is_terminal(self.stream):
-            text = terminal.wrapped(text)
+            text = terminal.wrapped(text, self.stream)
         return terminal.coloured(text, record.levelno) if terminal.has_colours(self.stream) else text
 
 

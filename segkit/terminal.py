@@ -33,10 +33,19 @@ def coloured(text: str, level: int) -> str:
     return f"\033[{colour}m{text}\033[0m" if colour else text
 
 
-def wrapped(text: str) -> str:
+def wrapped(text: str, stream: TextIO) -> str:
     """Lines that are wider than the terminal, broken between words and indented. Tables stay as they are."""
-    width = shutil.get_terminal_size().columns
+    width = _columns(stream)
     return "\n".join(_wrapped(line, width) for line in text.split("\n"))
+
+
+def _columns(stream: TextIO) -> int:
+    """Width of this very terminal: the standard output may be a file."""
+    try:
+        found = os.get_terminal_size(stream.fileno()).columns
+    except (OSError, ValueError):
+        found = 0
+    return found or shutil.get_terminal_size().columns
 
 
 def _wrapped(line: str, width: int) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import pty
@@ -169,11 +170,12 @@ def test_quiet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_lines_are_broken_between_words(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "40")
+    file = io.StringIO()
     line = "2026-01-31 12:00:00 one two three four five six"
-    assert terminal.wrapped(line) == "2026-01-31 12:00:00 one two three four\n                    five six"
+    assert terminal.wrapped(line, file) == "2026-01-31 12:00:00 one two three four\n                    five six"
     row = "  data      many words that do not fit here"
-    assert terminal.wrapped(row) == "  data      many words that do not fit\n            here"
+    assert terminal.wrapped(row, file) == "  data      many words that do not fit\n            here"
     table = "| " + "x " * 30 + "|"
-    assert terminal.wrapped(table) == table
+    assert terminal.wrapped(table, file) == table
     path = "/a" * 30
-    assert path in terminal.wrapped(f"see {path}")
+    assert path in terminal.wrapped(f"see {path}", file)
