@@ -1,4 +1,4 @@
-"""Memory and open files of a training over time: `python -m benchmarks memory_soak --data ../shared/data/neu_seg`.
+"""Memory and open files of a training over time: `python -m benchmarks memory_soak --iters 5000 --evaluate-every 25`.
 
 Trains a small U-Net with worker processes and evaluations in between (on the CPU through oneDNN), looks at the main
 process and its workers every few seconds, and prints a table and how much a process grows per hour after the warm-up.
@@ -54,10 +54,24 @@ def growth(rows: Sequence[dict[str, float]], key: str) -> float:
     return float(np.polyfit([row["minutes"] for row in rows], [row[key] for row in rows], 1)[0] * 60)
 
 
+def small(folder: Path) -> Path:
+    """Write the config of a U-Net of four channels on 40 drawn photos, 8 of them to evaluate on."""
+    from tests.tiny import make_data, tiny_config
+
+    return tiny_config(make_data(folder / "data", train=32, val=8, size=(96, 128)), folder / "config.yml")
+
+
 def soak(args: Any, out: Path) -> list[dict[str, float]]:
-    """Train for so many minutes and return what was seen."""
-    config = real_data.config(args.data.name, args.data.parent, out)
-    flags = ["--iters", "10000000", "--save_interval", str(args.evaluate_every), "--do_eval", "--num_workers"]
+    """Train for so many iterations or minutes and return what was seen."""
+    config = real_data.config(args.data.name, args.data.parent, out) if args.data else small(out)
+    flags = [
+        "--iters",
+        str(args.iters or 10_000_000),
+        "--save_interval",
+        str(args.evaluate_every),
+        "--do_eval",
+        "--num_workers",
+    ]
     flags += [str(args.workers), "--keep_checkpoint_max", "2", "--log_iters", "50", "--save_dir", str(out / "run")]
     rows: list[dict[str, float]] = []
     with open(out / "log.txt", "w", encoding="utf-8") as log:
@@ -65,8 +79,10 @@ def soak(args: Any, out: Path) -> list[dict[str, float]]:
         process = subprocess.Popen([*command, *args.flags.split()], stdout=log, stderr=subprocess.STDOUT)
         try:
             begin = time.monotonic()
-            while time.monotonic() - begin < args.minutes * 60:
+            while args.iters or time.monotonic() - begin < args.minutes * 60:
                 time.sleep(args.every)
+                if process.poll() == 0 and args.iters:
+                    break
                 if process.poll() is not None:
                     raise SystemExit(f"memory_soak: the training ended early; its log:\n{tail(out / 'log.txt', 30)}")
                 rows.append({"minutes": (time.monotonic() - begin) / 60, **sample(process.pid)})
@@ -95,8 +111,11 @@ def plot(path: Path, rows: Sequence[dict[str, float]], title: str) -> None:
 def main() -> None:
     """Print the table."""
     parser = harness.parser(__doc__, rounds=1)
-    parser.add_argument("--data", type=Path, required=True, help="neu_seg or another set of benchmarks.real_data")
-    parser.add_argument("--minutes", type=float, default=30)
+    parser.add_argument(
+        "--data", type=Path, help="neu_seg or another set of benchmarks.real_data (default: 40 drawn photos)"
+    )
+    parser.add_argument("--minutes", type=float, default=30, help="end after so long (default %(default)s)")
+    parser.add_argument("--iters", type=int, help="train so many iterations instead")
     parser.add_argument("--every", type=float, default=5, help="seconds between two looks (default %(default)s)")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--evaluate-every", type=int, default=200, help="iterations (default %(default)s)")
@@ -107,10 +126,11 @@ def main() -> None:
         log = (Path(folder) / "log.txt").read_text(encoding="utf-8", errors="replace").splitlines()
     trained = [line for line in log if "[TRAIN]" in line][-1:]
     about = harness.machine("paddlepaddle")
+    evaluations = sum("[EVAL] #Images" in line for line in log)
     print(
-        f"{about}; {args.minutes:g} minutes, {args.workers} workers, {sum('[EVAL]' in line for line in log)} lines of"
+        f"{about}; {rows[-1]['minutes']:.1f} minutes, {args.workers} workers, {evaluations} evaluations; the last line"
     )
-    print("evaluations; last log line of the training: " + "".join(trained))
+    print("of the training: " + "".join(trained))
     keys = ("main_mib", "main_files", "workers", "workers_mib", "workers_files")
     shown = rows[:: max(1, len(rows) // 12)]
     table = [[f"{row['minutes']:.1f}", *(f"{row[key]:.0f}" for key in keys)] for row in shown]
@@ -119,7 +139,8 @@ def main() -> None:
     print("\n" + harness.markdown(header, table))
     harness.write_json(args.json, {"rows": rows}, about)
     if args.plot:
-        plot(args.plot, rows, f"A training of {args.minutes:g} minutes")
+        length = f"{args.iters:,} iterations" if args.iters else f"{args.minutes:g} minutes"
+        plot(args.plot, rows, f"A training of {length} with {evaluations} evaluations")
 
 
 if __name__ == "__main__":

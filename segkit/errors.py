@@ -1,8 +1,12 @@
-"""The one exception that means "the user's input is wrong"."""
+"""The one exception that means "the user's input is wrong", and what becomes one."""
 
 from __future__ import annotations
 
-from typing import Iterable
+import contextlib
+import re
+from typing import Callable, Iterable, Iterator
+
+_NO_MEMORY = re.compile("out of memory|bad_alloc|ResourceExhausted|can't allocate|could not allocate", re.IGNORECASE)
 
 
 class InputError(ValueError):
@@ -25,3 +29,15 @@ def list_problems(title: str, problems: Iterable[str], limit: int = 20) -> str:
     if len(rows) > limit:
         lines.append(f"  ... and {len(rows) - limit} more")
     return "\n".join(lines)
+
+
+@contextlib.contextmanager
+def enough_memory(message: Callable[[], str]) -> Iterator[None]:
+    """Within the block, memory that does not suffice (Python's, or that of Paddle or a GPU) is an `InputError` with
+    that message."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError) and not _NO_MEMORY.search(str(error)):
+            raise
+        raise InputError(message()) from error

@@ -35,12 +35,14 @@ def test_the_table_and_what_is_expected_go_together() -> None:
 def test_a_mistake_is_answered(row, template: Path, tmp_path: Path) -> None:
     if row.name.startswith("machine: no right") and not sys.platform.startswith("linux"):
         pytest.skip("names a place of Linux where nobody may write")
+    if row.goes_on and not sys.platform.startswith("linux"):
+        pytest.skip("warns of what Linux alone has")
     if "GPU" in row.name and paddle.is_compiled_with_cuda():
         pytest.skip("here there is a GPU, or Paddle's build for one")
     found, wanted = play(row, template, tmp_path / "w"), SAID[row.name]
     pattern = ".*".join(map(re.escape, wanted.split(OPEN)))
     assert re.fullmatch(pattern, found, re.DOTALL), f"expected:\n{wanted}\ngot:\n{found}"
-    assert found.startswith("exit 2\n")
+    assert found.startswith("exit 0\n" if row.goes_on else "exit 2\n")
 
 
 @pytest.fixture(scope="module")

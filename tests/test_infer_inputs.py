@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
+import sys
 import threading
 
 import cv2
@@ -101,20 +103,32 @@ class Camera:
         pass
 
 
+WITH_CAMERA = """
+import signal, sys
+from segkit.cli.main import main
+from segkit.deploy import video
+from tests.test_infer_inputs import Camera
+video.cv2.VideoCapture, Camera.number = Camera, int(sys.argv[1])
+before = signal.getsignal(signal.SIGTERM)
+code = main(sys.argv[2:])
+assert signal.getsignal(signal.SIGTERM) == before
+sys.exit(code)
+"""
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_camera_ends_by_ctrl_c(infer, tmp_path, monkeypatch, capsys, number):
-    monkeypatch.setattr(video.cv2, "VideoCapture", Camera)
-    monkeypatch.setattr(Camera, "number", number)
-    before = signal.getsignal(signal.SIGTERM)
-    assert infer("3", "--added", "--json") == 0
-    assert signal.getsignal(signal.SIGTERM) == before
-    said = capsys.readouterr()
+def test_a_camera_ends_by_ctrl_c(tiny, tmp_path, root, number):
+    flags = ["--config", tiny.parent / "exported", "--image_path", "3", "--save_dir", tmp_path / "out"]
+    done = subprocess.run(
+        [sys.executable, "-c", WITH_CAMERA, str(int(number)), "infer", *flags, "--added", "--json"],
+        cwd=root, capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
     masks = sorted(path.name for path in (tmp_path / "out" / "camera_3").iterdir())
     assert masks == [f"frame_{index:06d}.png" for index in range(1, len(masks) + 1)] and len(masks) >= 1
-    assert json.loads(said.out)["images"] == len(masks) and "camera_3 is stopped" in said.err
+    assert json.loads(done.stdout)["images"] == len(masks) and "camera_3 is stopped" in done.stderr
     (overlay,) = (tmp_path / "out" / "added_prediction").iterdir()
     assert overlay.name == "camera_3.mp4"
-    monkeypatch.undo()
     assert cv2.VideoCapture(str(overlay)).get(cv2.CAP_PROP_FRAME_COUNT) == len(masks)
 
 

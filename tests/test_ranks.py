@@ -12,6 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from segkit.cli.main import main
+from segkit.engine.sampler import EpochSampler
 from segkit.engine.weights import load_state
 from tests.tiny import make_data, tiny_config
 
@@ -61,10 +63,49 @@ def test_two_ranks_evaluate_each_sample_once(runs: Path) -> None:
         assert "#Images: 5 " in (runs / part / "train.log").read_text(encoding="utf-8")
 
 
+def files(folder: Path) -> list[str]:
+    """What a run has written, without the launcher's own folder."""
+    found = (str(path.relative_to(folder)) for path in folder.rglob("*"))
+    return sorted(name for name in found if not name.startswith("ranks"))
+
+
 def test_only_the_main_rank_writes(runs: Path) -> None:
+    assert files(runs / "two") == files(runs / "one")
     text = (runs / "two" / "train.log").read_text(encoding="utf-8")
     assert text.count("iter: 2/4") == 1
     assert "4 iterations of 4 samples (2 x 2 ranks x 1 accumulated)" in text
+
+
+@pytest.mark.parametrize("before, ranks, batch", [("one", 2, "2"), ("two", 1, "4")])
+def test_a_run_goes_on_with_another_number_of_ranks(runs: Path, before: str, ranks: int, batch: str) -> None:
+    """To the weights of the runs that were not stopped; tolerance as above."""
+    folder = runs / f"{before}_then_{ranks}"
+    flags = ("--config", str(runs / "c.yml"), "--do_eval", "--batch_size", batch, "--resume_model")
+    if ranks == 1:
+        out = ("--save_dir", str(folder), "--num_workers", "0", "--device", "cpu")
+        assert main(["train", *out, *flags, str(runs / before / "iter_2")]) == 0
+    else:
+        done = launch(ranks, folder, *flags, str(runs / before / "iter_2"))
+        assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    whole, parts = (load_state(part / "iter_4" / "model.pdparams") for part in (runs / before, folder))
+    for key in whole:
+        limit = 1e-4 * max(np.abs(whole[key]).max(), 1e-2)
+        assert np.abs(whole[key] - parts[key]).max() <= limit, key
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert [row["iter"] for row in rows if row["kind"] == "eval"] == [3, 4]
+
+
+def test_a_rank_that_fails_ends_all_with_its_message(runs: Path, tmp_path: Path) -> None:
+    """A photo that the second rank alone reads first is cut short: the first rank would wait for it without end."""
+    data = make_data(tmp_path / "data", train=16, val=2)
+    bad = data / "images" / f"{EpochSampler(16, 4, seed=42).order(0)[2]:03d}.png"
+    bad.write_bytes(bad.read_bytes()[:-40])
+    config = tiny_config(data, tmp_path / "c.yml", iters=4)
+    done = launch(2, tmp_path / "out", "--config", str(config), "--batch_size", "2")
+    assert done.returncode != 0
+    own = (tmp_path / "out" / "ranks" / "workerlog.1").read_text(encoding="utf-8")
+    assert f"{bad}: " in own and "segkit: error:" in own and "Traceback" not in own
+    assert bad.name in done.stdout + done.stderr
 
 
 def test_two_ranks_share_the_photos_of_predict(runs: Path) -> None:

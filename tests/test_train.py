@@ -20,8 +20,9 @@ from PIL import Image
 from segkit.config import Config
 from segkit.engine import checkpoint
 from segkit.engine.ema import WeightAverage
+from segkit.engine.freeze import freeze
 from segkit.engine.sampler import EpochSampler
-from segkit.engine.train import freeze, train
+from segkit.engine.train import train
 from segkit.engine.weights import load_state
 from segkit.errors import InputError
 from segkit.options import TrainOptions

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
-import re
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -22,7 +21,7 @@ from segkit.deploy.inputs import Item
 from segkit.deploy.pipeline import Photo, Segmenter
 from segkit.deploy.timing import TOTAL, Clock
 from segkit.deploy.video import OverlayWriter, Source, UnreadableVideo
-from segkit.errors import InputError, list_problems
+from segkit.errors import InputError, enough_memory, list_problems
 from segkit.log import logger
 from segkit.progress import progress
 
@@ -32,7 +31,6 @@ WRITERS = 2  # threads that compute masks and pictures and write them
 # Bytes a pixel that a photo takes until it has gone through the network: decoded, being normalised, normalised.
 _BYTES_A_PIXEL = 32
 _END: Any = object()
-_NO_MEMORY = re.compile("out of memory|bad_alloc|ResourceExhausted|can't allocate|could not allocate", re.IGNORECASE)
 
 
 @dataclass
@@ -131,18 +129,17 @@ class Stages:
             yield item
 
     def _outputs(self, batch: list[Loaded]) -> list[np.ndarray]:
-        try:
-            with self.clock.stage("run", len(batch)):
-                return self.model.outputs([loaded.photo for loaded in batch], self.writer.scores)
-        except (MemoryError, RuntimeError) as error:
-            if not isinstance(error, MemoryError) and not _NO_MEMORY.search(str(error)):
-                raise
-            photo = batch[0].photo
+        photo = batch[0].photo
+
+        def too_big() -> str:
             size = "{1}x{0}".format(*photo.image.shape)
-            raise InputError(
+            return (
                 f"{photo.path}: the memory does not suffice ({size} pixels, {len(batch)} at a time). "
                 "Go over it in windows, with --is_slide --crop_size 512 512, or take a smaller --batch_size."
-            ) from error
+            )
+
+        with enough_memory(too_big), self.clock.stage("run", len(batch)):
+            return self.model.outputs([loaded.photo for loaded in batch], self.writer.scores)
 
     def _segmented(self, photos: Iterable[Loaded]) -> Iterator[tuple[list[Loaded], list[np.ndarray]]]:
         """Batches with what the engine says of them, in order; in this thread unless it takes several side by side."""

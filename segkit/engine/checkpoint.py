@@ -43,6 +43,8 @@ class Progress:
 
     iteration: int = 0
     position: list[int] = field(default_factory=lambda: [0, 0])
+    global_batch: int = 0
+    """samples of all ranks together in a batch that `position` counts; 0 before the first one"""
     seed: int = 42
     optimizer: str = ""
     evaluated: int = 0
@@ -53,6 +55,15 @@ class Progress:
     scaler: dict[str, Any] = field(default_factory=dict)
     files: dict[str, list[int]] = field(default_factory=dict)
     """name -> size and CRC-32 of what lies beside it in a checkpoint"""
+
+    def start(self, global_batch: int) -> tuple[int, int]:
+        """Where batches of so many samples go on: with another number of ranks, or another batch size, at the batch
+        that holds the first sample of this epoch that was not used."""
+        epoch, batch = self.position
+        if self.global_batch:
+            batch = batch * self.global_batch // global_batch
+        self.position, self.global_batch = [epoch, batch], global_batch
+        return epoch, batch
 
 
 def publish(folder: Path, write: Callable[[Path], None]) -> None:
@@ -111,7 +122,8 @@ def tidy(save_dir: Path) -> None:
 def _sync(path: Path) -> None:
     if path.is_dir() and os.name == "nt":
         return
-    handle = os.open(path, os.O_RDONLY)
+    # Windows flushes only what is open for writing.
+    handle = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:

@@ -19,7 +19,7 @@ from segkit.dist import is_main, world_size
 from segkit.engine import apply
 from segkit.engine.apply import Applied, TestTime
 from segkit.engine.loader import EvalSample, eval_loader
-from segkit.errors import InputError
+from segkit.errors import InputError, enough_memory
 from segkit.log import logger
 from segkit.metrics import ConfusionMatrix, MultiLabelMatrix, RocCurves
 from segkit.options import EvalOptions
@@ -58,7 +58,9 @@ def evaluate(
         pixels = how.pixels_together if isinstance(model, paddle.nn.Layer) else 0
         for batch in apply.together(samples, _shape, pixels):
             x = np.concatenate([np.asarray(sample.image) for sample in batch])
-            for output, sample in zip(segment(x, [sample.geometry for sample in batch]), batch):
+            with enough_memory(lambda batch=batch, x=x: _too_big(batch[0].path, x)):
+                outputs = segment(x, [sample.geometry for sample in batch])
+            for output, sample in zip(outputs, batch):
                 background.submit(output.nbytes + sample.label.nbytes, judge, output, sample)
                 bar.update()
     return _finish(matrix, curves, options)
@@ -146,6 +148,14 @@ def _check_sample(sample: EvalSample) -> None:
         )
 
 
+def _too_big(path: str, x: np.ndarray) -> str:
+    return (
+        f"{path}: the memory does not suffice to evaluate it (got {x.shape[3]}x{x.shape[2]} pixels, {len(x)} at a "
+        "time). Go over it in windows, with --is_slide --crop_size 512 512 or test_config: {is_slide: True, "
+        "crop_size: [512, 512]}, or add Resize to val_dataset.transforms."
+    )
+
+
 def _check_channels(output: np.ndarray, num_classes: int, path: str) -> None:
     """A model of another number of classes; one channel stands for background and foreground."""
     if output.dtype.kind in "iu" or len(output) == num_classes or (len(output) == 1 and num_classes == 2):
@@ -196,3 +206,10 @@ def report(metrics: Mapping[str, Any], log: Callable[..., None] = logger.info) -
     log("[EVAL] by class:\n%s", table.get_string())
     if metrics["absent_classes"]:
         log("[EVAL] neither labelled nor predicted, left out of the means: %s", ", ".join(metrics["absent_classes"]))
+    counts = np.array(metrics["confusion_matrix"])
+    if counts.ndim == 2 and (counts.sum(1) > 0).sum() > 1 and (counts.sum(0) > 0).sum() == 1:
+        log(
+            "[EVAL] every pixel is predicted as %s. In the first iterations that is usual; later, balance the classes "
+            "(weight: auto in the loss), try another learning rate, and look at the labels with segkit data check.",
+            metrics["class_names"][int(counts.sum(0).argmax())],
+        )

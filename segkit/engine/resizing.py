@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import functools
 import threading
 from collections.abc import Iterator
@@ -75,7 +76,9 @@ def _suits(x: Any, size: Any) -> bool:
 def _resized(x: paddle.Tensor, height: int, width: int) -> paddle.Tensor:
     out = paddle.empty([*x.shape[:2], height, width], dtype="float32")
     sources = np.from_dlpack(x.detach().contiguous()).reshape(-1, *x.shape[2:])
-    targets = np.from_dlpack(out).reshape(-1, height, width)
+    # numpy 1 would share it for reading only.
+    memory = np.ctypeslib.as_array((ctypes.c_float * out.size).from_address(out.data_ptr()))
+    targets = memory.reshape(-1, height, width)
     for source, target in zip(sources, targets):
         cv2.resize(source, (width, height), dst=target, interpolation=cv2.INTER_LINEAR)
     return out

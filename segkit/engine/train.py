@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import fnmatch
 import time
+from collections.abc import Sequence
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,13 +18,14 @@ from segkit.config import Config
 from segkit.data.check import quick_check
 from segkit.data.scan import Scan
 from segkit.dist import is_main, rank, world_size
-from segkit.engine import accelerate, checkpoint, settings
+from segkit.engine import accelerate, checkpoint, evidence, settings
 from segkit.engine.checkpoint import Checkpointer, Progress, TrainState
 from segkit.engine.class_weights import with_class_weights
 from segkit.engine.dashboard import Dashboard, wanted
 from segkit.engine.device import init_distributed, seed_everything, set_up_device
 from segkit.engine.distill import Teacher
 from segkit.engine.ema import WeightAverage
+from segkit.engine.freeze import freeze
 from segkit.engine.loader import TrainLoader, train_loader
 from segkit.engine.loss import total_loss
 from segkit.engine.memory import tune_malloc
@@ -34,7 +35,7 @@ from segkit.engine.stop import Stopped, StopRequest
 from segkit.engine.sync_batch_norm import synchronise
 from segkit.engine.trainlog import TrainLog
 from segkit.engine.validate import Validator
-from segkit.errors import InputError
+from segkit.errors import InputError, enough_memory
 from segkit.log import logger
 from segkit.options import TrainOptions
 
@@ -131,7 +132,7 @@ def prepare(cfg: Config, options: TrainOptions) -> Run:
     else:
         if options.resume_model:
             logger.info("--resume_model auto: %s holds no checkpoint yet, training starts from the beginning", save_dir)
-    step = Step(cfg, options, state, device)
+    step = Step(cfg, options, state, device, getattr(dataset, "files", ()))
     step.restore(progress)
     if resume is None:
         checkpoint.move_aside(save_dir)
@@ -147,9 +148,10 @@ def prepare(cfg: Config, options: TrainOptions) -> Run:
 class Step:
     """One optimizer step: `accumulate_steps` batches forward and backward, then the update."""
 
-    def __init__(self, cfg: Config, options: TrainOptions, state: TrainState, device: str):
+    def __init__(self, cfg: Config, options: TrainOptions, state: TrainState, device: str, pairs: Sequence[Any] = ()):
         self.options = options
         self.state = state
+        self._pairs = pairs
         self.losses = build.build_losses(cfg)
         self.teacher = Teacher(cfg, options) if options.teacher_config else None
         self.forward: Any = state.model
@@ -168,6 +170,7 @@ class Step:
         self.search = accelerate.Search(device, options.deterministic)
         self._bad: Any = None
         self._paths: list[str] = []
+        self._batches: list[dict[str, Any]] = []
 
     @property
     def dtype(self) -> str:
@@ -189,11 +192,12 @@ class Step:
         seed_everything(int(np.random.SeedSequence([self.options.seed, iteration, rank()]).generate_state(1)[0]))
         sums: dict[str, paddle.Tensor] = {}
         count = len(batches)
+        self._batches = batches
         for number, batch in enumerate(batches):
             self._paths += batch["path"]
             last = number == count - 1
             waiting = nullcontext() if last or world_size() == 1 else self.forward.no_sync()
-            with waiting, self.search.over(batch["image"]):
+            with waiting, self.search.over(batch["image"]), enough_memory(lambda batch=batch: _too_big(batch)):
                 parts = self._backward(batch, count)
             for name, value in parts.items():
                 sums[name] = sums[name] + value / count if name in sums else value / count
@@ -233,10 +237,13 @@ class Step:
         the iteration, the files and the learning rate."""
         paths, self._paths = self._paths, []
         if bool(self._bad):
-            files = ", ".join(dict.fromkeys(paths[-32:]))
+            files = ", ".join(dict.fromkeys(paths[-evidence.MOST :]))
+            folder = Path(self.options.save_dir) / f"not_finite_{iteration}{f'_rank_{rank()}' if rank() else ''}"
+            kept = evidence.keep(folder, self._batches, paths, self._pairs)
             raise InputError(
                 f"the loss is not finite at iteration {iteration} (learning rate {self.lr:g}, files since the last "
-                f"check: {files}). Lower the learning rate, add warmup_iters or grad_clip, or look at these files."
+                f"check: {files}). Lower the learning rate, add warmup_iters or grad_clip, or look at these files"
+                + (f": copies of them, and what the network was fed, are in {folder}." if kept else ".")
             )
         return {name: float(value) for name, value in losses.items()}
 
@@ -245,24 +252,13 @@ class Step:
         self.state.optimizer._learning_rate.step()
 
 
-def freeze(model: paddle.nn.Layer, patterns: list[str]) -> None:
-    """Stop the training of the parameters whose names match (`fnmatch`, or a prefix), and with them the statistics
-    of BatchNorms that are wholly frozen."""
-    names = [name for name, _ in model.named_parameters()]
-    for pattern in patterns:
-        found = [name for name in names if fnmatch.fnmatch(name, pattern) or name.startswith(pattern.rstrip(".") + ".")]
-        if not found:
-            heads = ", ".join(dict.fromkeys(name.split(".")[0] for name in names))
-            raise InputError(
-                f"freeze: '{pattern}' matches no parameter. They start with {heads}; * stands for anything."
-            )
-        parameters = dict(model.named_parameters())
-        for name in found:
-            parameters[name].stop_gradient = True
-            parameters[name].trainable = False
-    for layer in model.sublayers():
-        if isinstance(layer, paddle.nn.layer.norm._BatchNormBase) and all(p.stop_gradient for p in layer.parameters()):
-            layer._use_global_stats = True
+def _too_big(batch: dict[str, Any]) -> str:
+    count, *shape = batch["image"].shape
+    return (
+        f"--batch_size: the memory does not suffice for a training step (got {count} images of "
+        f"{'x'.join(map(str, shape))}). Lower --batch_size (with --accumulate_steps the optimizer sees as many as "
+        "before), crop to a smaller size, or on a GPU add --precision bf16."
+    )
 
 
 def open_log(run: Run, stack: ExitStack) -> TrainLog:
@@ -290,7 +286,7 @@ def open_batches(run: Run, stack: ExitStack) -> TrainLoader:
         num_workers=run.options.num_workers,
         seed=run.options.seed,
         repeats=run.options.repeats,
-        start=tuple(run.progress.position),
+        start=run.progress.start(run.cfg.batch_size * world_size()),
     )
     stack.callback(batches.close)
     run.state.model.train()

@@ -20,6 +20,8 @@ class Row:
     changes: list[Change] = field(default_factory=list)
     patch: str = ""
     """a name in `patches`, for what is wrong with the machine"""
+    goes_on: str = ""
+    """where the command goes on with a warning: words of its line"""
 
 
 CHECK = "config config.yml --check"
@@ -325,6 +327,8 @@ def _machine() -> list[Row]:
         Row("machine: no openvino", f"{INFER} --backend openvino", patch="no openvino"),
         Row("machine: no paddle2onnx", f"{EXPORT} --format onnx", patch="no paddle2onnx"),
         Row("machine: no Paddle", TRAIN, patch="no paddle"),
+        Row("machine: too little shared memory", f"{TRAIN.replace('num_workers 0', 'num_workers 1')} --iters 1", patch="few shared",
+            goes_on="/dev/shm"),
         Row("machine: a picture beyond the limit", f"{PREDICT}/000.png", patch="few pixels"),
     ]  # fmt: skip
 

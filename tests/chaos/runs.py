@@ -21,6 +21,7 @@ from tests.tiny import make_data, tiny_config
 ITERS, INTERVAL = 60, 6
 CLOCK = ("batch_cost", "reader_cost", "ips")
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
+_WAITING = (signal.SIGTERM, signal.SIGINT)
 _POLYNOMIAL = {"type": "PolynomialDecay", "learning_rate": 0.05, "power": 0.9, "end_lr": 0, "warmup_iters": 5}
 _COSINE = {"type": "CosineAnnealingDecay", "learning_rate": 0.01, "T_max": ITERS}
 VARIANTS: dict[str, tuple[dict[str, Any], list[str]]] = {
@@ -80,14 +81,18 @@ class Forked:
         self.pid = pid
         self.code: Optional[int] = None
 
+    def alive(self) -> bool:
+        """Whether it still runs."""
+        pid, status = os.waitpid(self.pid, os.WNOHANG) if self.code is None else (0, 0)
+        if pid:
+            self.code = os.waitstatus_to_exitcode(status)
+        return self.code is None
+
     def wait(self, seconds: float = 120) -> int:
         """Its exit code, or minus the signal that ended it. `TimeoutError` (and its end) after so many seconds."""
         end = time.monotonic() + seconds
-        while self.code is None:
-            pid, status = os.waitpid(self.pid, os.WNOHANG)
-            if pid:
-                self.code = os.waitstatus_to_exitcode(status)
-            elif time.monotonic() > end:
+        while self.alive():
+            if time.monotonic() > end:
                 os.killpg(self.pid, signal.SIGKILL)
                 os.waitpid(self.pid, 0)
                 raise TimeoutError(f"still running after {seconds} s")
@@ -98,34 +103,52 @@ class Forked:
 
 def start(argv: list[str], said: Path, before: Callable[[], None] = lambda: None) -> Forked:
     """`segkit ARGV` in a forked process that leads a group of its own; what it prints goes into `said`. `before` is
-    called in it first."""
-    from segkit.cli.main import main
-
+    called in it first. Signals wait until the command begins, so that none of them meets the harness."""
+    asked = signal.pthread_sigmask(signal.SIG_BLOCK, _WAITING)
     pid = os.fork()
     if pid:
+        with contextlib.suppress(OSError):  # it has done so itself, or has ended
+            os.setpgid(pid, pid)
+        signal.pthread_sigmask(signal.SIG_SETMASK, asked)
         return Forked(pid)
     code = 1
     try:  # the child never returns from here
-        os.setsid()
-        handle = os.open(said, os.O_CREAT | os.O_WRONLY | os.O_APPEND)
-        os.dup2(handle, 1)
-        os.dup2(handle, 2)
-        sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", closefd=False)  # noqa: SIM115
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        code = _command(argv, said, before)
+    finally:
+        os._exit(code)
+
+
+def _command(argv: list[str], said: Path, before: Callable[[], None]) -> int:
+    """The exit code of `segkit ARGV`; runs in the forked process, with signals blocked at both ends."""
+    from segkit.cli.main import main
+    from segkit.engine.loader import _close_open
+
+    os.setpgid(0, 0)
+    handle = os.open(said, os.O_CREAT | os.O_WRONLY | os.O_APPEND)
+    os.dup2(handle, 1)
+    os.dup2(handle, 2)
+    sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", closefd=False)  # noqa: SIM115
+    code = 1
+    try:
         before()
+        for number in _WAITING:  # a new process has no handlers; here Paddle has set its own
+            signal.signal(number, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _WAITING)  # what has come meanwhile ends it here
         signal.signal(signal.SIGINT, signal.default_int_handler)  # as Python has it when the command begins
         code = main(argv)
+        signal.pthread_sigmask(signal.SIG_BLOCK, _WAITING)
     except SystemExit as end:
         code = int(end.code or 0)
+    except KeyboardInterrupt:  # before or after the command, which answers it
+        code = 128 + signal.SIGINT
     except BaseException:
         traceback.print_exc()
     finally:
+        signal.pthread_sigmask(signal.SIG_BLOCK, _WAITING)
         sys.stdout.flush()
         sys.stderr.flush()
-        from segkit.engine.loader import _close_open
-
         _close_open()
-        os._exit(code)
+    return code
 
 
 @dataclass
@@ -141,6 +164,8 @@ class Trial:
     """False where it had ended before"""
     stood: str = ""
     """the checkpoint that it was resumed from"""
+    identical: bool = False
+    """what it left is what the run left that was never stopped"""
     problems: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
@@ -150,33 +175,42 @@ class Trial:
         )
 
 
-def trial(bench: Bench, rng: np.random.Generator, number: int) -> Trial:
-    """Start a run, kill it at a random moment, resume it, and compare it with the one that was never stopped."""
+def trial(bench: Bench, rng: np.random.Generator, number: int, beyond: int = 0) -> Trial:
+    """Start a run, kill it at a random moment, resume it, and compare it with the one that was never stopped.
+
+    Args:
+        beyond: kill it soon after its checkpoint of this iteration stands; 0: at any moment of its time.
+    """
     from segkit.engine import checkpoint
 
     variant = list(VARIANTS)[number % len(VARIANTS)]
     whole = bench.reference(variant)
     which = SIGNALS[int(rng.integers(len(SIGNALS)))]
-    made = Trial(variant, which.name, rng.uniform(0, bench.whole[variant]), bool(rng.integers(2)))
+    made = Trial(variant, which.name, rng.uniform(0, 0.1 if beyond else bench.whole[variant]), bool(rng.integers(2)))
     out, said = bench.folder / f"run-{number}", bench.folder / f"run-{number}.txt"
     run = start(bench.command(variant, out), said)
+    while beyond and not (out / f"iter_{beyond}").is_dir() and run.alive():
+        time.sleep(0.005)
     time.sleep(made.after)
-    with contextlib.suppress(ProcessLookupError):  # not a leader of its group yet
+    with contextlib.suppress(ProcessLookupError):  # it has ended
         (os.killpg if made.whole_group else os.kill)(run.pid, which)
     code = run.wait()
     made.killed = code != 0
     if code not in (0, -which, 128 + which):
         made.problems.append(f"ended with {code}")
     if made.killed:
-        found = checkpoint.find("auto", out) if out.is_dir() else None
-        made.stood = found.name if found else ""
+        stood = checkpoint.find("auto", out) if out.is_dir() else None
+        made.stood = stood.name if stood else ""
         code = start(bench.command(variant, out, "--resume_model", "auto"), said).wait()
         if code and not (code == 2 and "this run is finished" in said.read_text(encoding="utf-8")):
             made.problems.append(f"resumed, ended with {code}")
     if "Traceback" in said.read_text(encoding="utf-8"):
         made.problems.append(f"a traceback in {said}")
-    if not made.problems:
-        made.problems = differences(outcome(whole), outcome(out))
+    found = (
+        differences(outcome(whole), outcome(out)) if (out / f"iter_{ITERS}").is_dir() else ["it has no last iteration"]
+    )
+    made.identical = not found
+    made.problems += found
     if not made.problems:
         shutil.rmtree(out)
     return made
