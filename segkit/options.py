@@ -187,7 +187,7 @@ class QuantizeOptions:
 class EngineOptions:
     """What runs an exported model: shared by infer and serve."""
 
-    device: Literal["cpu", "gpu"] = option("cpu", "where the engine runs")
+    device: str = option("cpu", "where the engine runs: cpu, gpu or gpu:N")
     backend: Literal["auto", "paddle", "onnxruntime", "openvino"] = option("auto", "inference engine")
     cpu_threads: Optional[int] = option(None, "threads of the engine; default: the physical cores")
     precision: Literal["fp32", "fp16", "bf16", "int8", "auto"] = option("fp32", "compute precision")

@@ -15,6 +15,15 @@ import numpy as np
 from segkit._cv2 import cv2
 from segkit.errors import InputError
 
+ScoresAre = Literal["logits", "probabilities", "distances"]
+"""What a network's scores [C, h, w] are; probabilities are made of them at the photo's own size.
+
+logits: any number; a softmax over the classes (a sigmoid with one channel or several labels a pixel) makes
+probabilities. probabilities: not below 0; their shares of the sum over the classes (themselves, at most 1, with one
+channel or several labels). distances: one channel, not below 0, foreground above 1; d stands for d / (1 + d).
+"""
+
+_TINY = np.finfo(np.float32).tiny
 UNKNOWN = 255  # pixels outside a crop and pixels below a threshold, in class maps
 
 
@@ -22,6 +31,11 @@ def undo(array: np.ndarray, geometry: list[dict], interp: Literal["linear", "nea
     """[C, H, W] at network size -> [C, H0, W0] at the size of the photo. Outside a crop: 0."""
     planes = [_undo_plane(plane, geometry, interp, 0) for plane in array]
     return array if planes[0] is array[0] else np.stack(planes)
+
+
+def is_resized(geometry: list[dict]) -> bool:
+    """Whether the network saw the photo at another size, padding and cropping apart."""
+    return any(step["op"] == "resize" and step["from"] != step["to"] for step in geometry)
 
 
 def label_map(mask: np.ndarray, geometry: list[dict]) -> np.ndarray:
@@ -35,7 +49,7 @@ def class_map(
     geometry: list[dict],
     threshold: float | None = None,
     multilabel: bool = False,
-    scores_are: Literal["logits", "probabilities"] = "logits",
+    scores_are: ScoresAre = "logits",
 ) -> np.ndarray:
     """Scores [C, H, W] at network size -> classes of the photo, [H0, W0] of uint8 (int32 from 256 classes on).
 
@@ -48,15 +62,13 @@ def class_map(
         raise InputError(f"threshold: not a probability (got {threshold}, expected 0 to 1). Give a number like 0.5.")
     scores = scores.astype(np.float32, copy=False)
     if multilabel or len(scores) == 1:
-        cut = 0.5 if threshold is None else threshold
-        cut = cut if scores_are == "probabilities" else _logit(cut)
+        cut = score_of(0.5 if threshold is None else threshold, scores_are)
         planes = [(_undo_plane(plane, geometry, "linear", 0) > cut).view(np.uint8) for plane in scores]
         out = np.stack(planes) if multilabel else planes[0]
     else:
         best, out = _arg_max(scores, geometry)
         if threshold is not None:
-            if scores_are == "logits":
-                best = 1 / _sum_exp(scores, geometry, best)
+            best = 1 / _sum_exp(scores, geometry, best) if scores_are == "logits" else best / _sum(scores, geometry)
             out[best < threshold] = UNKNOWN
     outside = _outside(geometry)
     if outside is not None:
@@ -68,22 +80,24 @@ def probabilities(
     scores: np.ndarray,
     geometry: list[dict],
     multilabel: bool = False,
-    scores_are: Literal["logits", "probabilities"] = "logits",
+    scores_are: ScoresAre = "logits",
 ) -> np.ndarray:
     """Scores [C, H, W] at network size -> float32 probabilities [C, H0, W0] of the photo, 0 outside a crop.
 
-    Softmax over the classes; multilabel: the sigmoid of each; C == 1: [2, H0, W0], background and foreground.
+    Of several classes they add up to 1; multilabel: of each class by itself; C == 1: [2, H0, W0], background and
+    foreground.
     """
     out = np.stack([_undo_plane(plane, geometry, "linear", 0) for plane in scores.astype(np.float32, copy=False)])
     if len(scores) == 1 or multilabel:
-        if scores_are == "logits":
-            out = 1 / (1 + np.exp(-np.clip(out, -80, 80)))
+        out = _each(out, scores_are)
         if not multilabel:
             out = np.concatenate([1 - out, out])
     elif scores_are == "logits":
         out -= out.max(axis=0)
         np.exp(out, out=out)
         out /= out.sum(axis=0)
+    else:
+        out /= np.maximum(out.sum(axis=0), _TINY)
     outside = _outside(geometry)
     if outside is not None:
         out[:, outside] = 0
@@ -161,7 +175,26 @@ def _outside(geometry: list[dict]) -> np.ndarray | None:
     return _undo_plane(seen, geometry, "nearest", UNKNOWN) == UNKNOWN
 
 
-def _logit(probability: float) -> float:
-    if probability in (0, 1):
-        return math.inf if probability else -math.inf
-    return math.log(probability / (1 - probability))
+def _sum(scores: np.ndarray, geometry: list[dict]) -> np.ndarray:
+    """Sum over the classes at the photo's size, one plane at a time; above 0."""
+    total = np.array(_undo_plane(scores[0], geometry, "linear", 0))
+    for plane in scores[1:]:
+        total += _undo_plane(plane, geometry, "linear", 0)
+    return np.maximum(total, _TINY)
+
+
+def _each(scores: np.ndarray, scores_are: ScoresAre) -> np.ndarray:
+    """The probability of each score by itself."""
+    if scores_are == "logits":
+        return 1 / (1 + np.exp(-np.clip(scores, -80, 80)))
+    return scores / (1 + scores) if scores_are == "distances" else np.minimum(scores, 1)
+
+
+def score_of(probability: float, scores_are: ScoresAre = "logits") -> float:
+    """The score, by itself, that stands for this probability."""
+    if scores_are == "probabilities":
+        return probability
+    odds = probability / (1 - probability) if probability < 1 else math.inf
+    if scores_are == "distances":
+        return odds
+    return math.log(odds) if odds > 0 else -math.inf

@@ -123,10 +123,59 @@ def test_the_hint_and_the_precision_reach_openvino(spec):
 def test_providers_of_onnx_runtime():
     find = onnx_runtime._providers
     assert find(InferOptions()) == ["CPUExecutionProvider"]
-    assert find(InferOptions(device="gpu")) == ["CUDAExecutionProvider", "CPUExecutionProvider"]
-    name, settings = find(InferOptions(device="gpu", use_trt=True, precision="fp16", min_subgraph_size=7))[0]
+    for device, number in (("gpu", 0), ("gpu:0", 0), ("gpu:3", 3)):
+        cuda = ("CUDAExecutionProvider", {"device_id": number})
+        assert find(InferOptions(device=device)) == [cuda, "CPUExecutionProvider"]
+    name, settings = find(InferOptions(device="gpu:2", use_trt=True, precision="fp16", min_subgraph_size=7))[0]
     assert name == "TensorrtExecutionProvider" and settings["trt_min_subgraph_size"] == 7
-    assert settings["trt_fp16_enable"] and not settings["trt_int8_enable"]
+    assert settings["trt_fp16_enable"] and not settings["trt_int8_enable"] and settings["device_id"] == 2
+
+
+def test_onnx_runtime_that_would_compute_on_the_cpu_unasked(spec, monkeypatch):
+    import onnxruntime
+
+    taken = ["CUDAExecutionProvider", "CPUExecutionProvider"]
+
+    class Session:
+        def __init__(self, path, settings, providers):
+            self.get_inputs = lambda: [type("Input", (), {"name": "x"})]
+            self.get_providers = lambda: taken
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", Session)
+    onnx_runtime.OnnxBackend(spec, InferOptions(device="gpu:1"))
+    del taken[0]
+    with pytest.raises(
+        InputError, match=r"--device gpu:1: ONNX Runtime cannot start its CUDAExecutionProvider here and"
+    ):
+        onnx_runtime.OnnxBackend(spec, InferOptions(device="gpu:1"))
+
+
+def test_the_gpu_s_number_reaches_paddle(spec, monkeypatch):
+    import paddle
+    from paddle import inference
+
+    from segkit.deploy.backends import paddle_inference
+
+    asked = []
+
+    class Config(inference.Config):
+        def enable_use_gpu(self, *given):
+            asked.append(given[:2])
+
+    monkeypatch.setattr(inference, "Config", Config)
+    paddle_inference._config(inference, spec, InferOptions(device="gpu:1"))
+    assert asked == [(256, 1)]
+    monkeypatch.setattr(paddle, "is_compiled_with_cuda", lambda: True)
+    monkeypatch.setattr(paddle.device.cuda, "device_count", lambda: 1)
+    assert paddle_inference.PaddleBackend.obstacle(spec, InferOptions(device="gpu:0")) is None
+    with pytest.raises(InputError, match=r"--device gpu:1: no such GPU \(Paddle sees 1, counted from 0\)"):
+        open_backend(spec, InferOptions(backend="paddle", device="gpu:1"))
+
+
+@pytest.mark.parametrize("device", ["tpu", "cpu:1", "gpu:", "gpu:x"])
+def test_a_device_that_is_none(spec, device):
+    with pytest.raises(InputError, match=rf"--device: unknown device \(got '{device}', expected cpu, gpu or gpu:N\)"):
+        open_backend(spec, InferOptions(device=device))
 
 
 def test_auto_chooses_remembers_and_says_so(tiny, tmp_path, said):
@@ -197,7 +246,7 @@ def test_the_fastest_that_agrees(model, said):
     wrong = fake("wrong", seconds=0.001, share=0.502)
     broken = fake("broken", broken=True)
     assert choice.choose([SLOW, wrong, broken, FAST], model, InferOptions()).name == "fast"
-    assert "engine wrong fp32 is left out: only 99.800 % of the trial's pixels agree with the others'." in said
+    assert "engine wrong fp32 is left out: only 99.800 % of a photo's pixels agree with the others'." in said
     assert "engine broken fp32 is left out: no such kernel" in said
     near = fake("near", seconds=0.001, share=0.501)
     assert choice.choose([SLOW, near, FAST], model, InferOptions()).name == "near"
@@ -232,6 +281,20 @@ def test_auto_precision_takes_bf16_where_it_agrees(model, error, expected):
     assert (found.name, found.precision) == ("able", expected)
     asked = choice.choose([able], model, InferOptions(precision="bf16"))
     assert asked.precision == "bf16"
+
+
+def test_auto_precision_looks_at_several_photos(model, said):
+    class Able(fake("able", can=("fp32", "bf16"))):
+        def _infer(self, batch):
+            return np.full((1, 10, 10), self.precision == "bf16" and batch.max() == 2, np.uint8)
+
+    photos = [np.full((1, 3, 8, 8), number, np.float32) for number in range(4)]
+    found = choice.choose([Able], model, InferOptions(precision="auto"), photos)
+    assert found.precision == "fp32"
+    assert "engine able bf16 is left out: only 0.000 % of a photo's pixels agree with the others'." in said
+    said.clear()
+    choice.choose([Able], model, InferOptions(precision="auto", cpu_threads=1), photos[:2])
+    assert not any("left out" in line for line in said)
 
 
 def test_auto_precision_without_bf16(model, said):

@@ -245,6 +245,37 @@ def test_weights_alone(tiny, tmp_path):
     np.testing.assert_array_equal(load(tmp_path / "out").predict(photo(33, 50)), load(tiny).predict(photo(33, 50)))
 
 
+def test_weights_alone_take_the_place_of_an_older_export_and_a_graph_that_of_weights(tiny, tmp_path, capsys):
+    cfg, folder = Config.from_model_path(tiny), tmp_path / "out"
+    assert to(tiny, folder) == 0
+    (folder / "notes.txt").write_text("mine")
+    model = load_model(cfg, tiny)
+    for weight in model.parameters():
+        weight.set_value(-weight)
+    export.export(cfg, model, ExportOptions(save_dir=str(folder), format="safetensors"))
+    assert sorted(os.listdir(folder)) == ["config.yml", "model.safetensors", "notes.txt"]
+    mask = load(folder).predict(photo(33, 50))
+    assert (mask != load(tiny).predict(photo(33, 50))).any()
+    assert to(tiny, folder) == 0
+    assert sorted(os.listdir(folder)) == ["config.yml", "deploy.yaml", "model.json", "model.pdiparams", "notes.txt"]
+    assert to(tiny, tiny, "--format", "safetensors") == 2
+    assert "best_model: there are other files in this folder" in capsys.readouterr().err
+
+
+def test_weights_alone_appear_whole_or_not_at_all(tiny, tmp_path, monkeypatch):
+    cfg, folder = Config.from_model_path(tiny), tmp_path / "out"
+    assert to(tiny, folder) == 0
+    before = sorted(os.listdir(folder))
+
+    def full(self, path):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Config, "save", full)
+    with pytest.raises(OSError, match="No space left"):
+        export.export(cfg, load_model(cfg, tiny), ExportOptions(save_dir=str(folder), format="safetensors"))
+    assert sorted(os.listdir(folder)) == before and os.listdir(tmp_path) == ["out"]
+
+
 def test_formats_whose_packages_are_not_installed(tiny, tmp_path, capsys, monkeypatch):
     here, missing = convert.importlib.util.find_spec, []
     monkeypatch.setattr(convert.importlib.util, "find_spec", lambda name: None if name in missing else here(name))

@@ -13,8 +13,8 @@ ROOT = Path(__file__).resolve().parents[1]
 LAYERS = {
     "errors": 0, "registry": 0, "config": 0, "build": 0, "log": 0, "dist": 0, "runtime": 0, "options": 0, "progress": 0,
     "terminal": 0,
-    "io": 1, "palette": 1, "exif": 1, "header": 1, "_cv2": 1, "bands": 1, "polygons": 1,
-    "models": 2, "losses": 2, "datasets": 2, "transforms": 2, "optim": 2, "metrics": 2, "postprocess": 2,
+    "io": 1, "palette": 1, "exif": 1, "header": 1, "_cv2": 1, "bands": 1, "polygons": 1, "postprocess": 1,
+    "models": 2, "losses": 2, "datasets": 2, "transforms": 2, "optim": 2, "metrics": 2,
     "engine": 3, "deploy": 3, "data": 3, "report": 3,
     "cli": 4, "__main__": 4,
 }  # fmt: skip

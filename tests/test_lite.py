@@ -52,9 +52,11 @@ def test_ncnn_agrees(convert, exported, tmp_path, precision, share, difference):
     "change, flags, message",
     [
         ({"output_op": "argmax"}, (), "the graph ends in argmax. Export the model with --output_op none"),
+        ({"scores_are": "distances"}, (), "its scores are distances (expected logits). Use infer.py"),
         ({"input_dtype": "uint8", "input_layout": "NHWC"}, (), "without --fold_preprocess"),
         ({"input_shape": [-1, 3, -1, -1]}, (), "the model takes any size, ncnn one. Give it: --input_size H W"),
         ({}, ("--image_path", "nowhere.png"), "nowhere.png: there is no such file"),
+        ({}, ("--image_path", "0"), "--image_path 0: there is no photo to compare on (got videos or cameras alone)"),
         ({}, ("--input_sise", "3"), "Did you mean '--input_size'"),
     ],
 )

@@ -78,6 +78,33 @@ def test_single_channel_and_multilabel() -> None:
     np.testing.assert_allclose(postprocess.probabilities(scores, [], multilabel=True), chance, atol=1e-6)
 
 
+def test_votes_become_shares_at_the_photos_size() -> None:
+    votes = RNG.random((4, 32, 32)).astype(np.float32) * 3
+    whole = postprocess.undo(votes, [RESIZE, PAD])
+    shares = whole / whole.sum(0)
+    got = postprocess.class_map(votes, [RESIZE, PAD], scores_are="probabilities")
+    assert np.array_equal(got, whole.argmax(0))
+    want = np.where(shares.max(0) < 0.4, 255, whole.argmax(0))
+    assert 0.1 < (want == 255).mean() < 0.9
+    assert np.array_equal(postprocess.class_map(votes, [RESIZE, PAD], 0.4, scores_are="probabilities"), want)
+    got = postprocess.probabilities(votes, [RESIZE, PAD], scores_are="probabilities")
+    np.testing.assert_allclose(got, shares, rtol=1e-5)
+    assert (postprocess.probabilities(np.zeros((2, 3, 3), np.float32), [], scores_are="probabilities") == 0).all()
+    np.testing.assert_allclose(
+        postprocess.probabilities(votes, [], multilabel=True, scores_are="probabilities"), np.minimum(votes, 1)
+    )
+
+
+def test_distances_are_foreground_above_one() -> None:
+    distances = np.array([[[0, 0.5, 1, 1.5, 4]]], np.float32)
+    assert postprocess.class_map(distances, [], scores_are="distances").tolist() == [[0, 0, 0, 1, 1]]
+    assert postprocess.class_map(distances, [], 0.75, scores_are="distances").tolist() == [[0, 0, 0, 0, 1]]
+    assert not postprocess.class_map(distances, [], 1.0, scores_are="distances").any()
+    got = postprocess.probabilities(distances, [], scores_are="distances")
+    np.testing.assert_allclose(got[1], [[0, 1 / 3, 0.5, 0.6, 0.8]], rtol=1e-6)
+    np.testing.assert_allclose(got.sum(0), 1)
+
+
 def test_probabilities() -> None:
     scores = RNG.standard_normal((4, 32, 32)).astype(np.float32)
     before = scores.copy()

@@ -6,6 +6,7 @@ from paddle import Tensor, nn
 
 from segkit.models.backbones.hrformer import HRFormer
 from segkit.models.backbones.lite_hrnet import LiteHRNet
+from segkit.models.backbones.resnet import ResNet18
 from segkit.models.layers import ConvBNReLU
 from segkit.registry import BACKBONES
 
@@ -37,6 +38,13 @@ class TinyBackbone(nn.Layer):
 
     def forward(self, x: Tensor) -> list[Tensor]:
         return self.stages(self.stem(x))
+
+
+@BACKBONES.register
+class TinyResNet(ResNet18):
+    """`ResNet18` of one block a stage."""
+
+    depths = (1, 1, 1, 1)
 
 
 @BACKBONES.register

@@ -21,14 +21,14 @@ import numpy as np
 from segkit import io
 from segkit.cli.flags import Parser
 from segkit.deploy.backends import open_backend
+from segkit.deploy.backends.choice import MIN_AGREEMENT, MIN_AGREEMENT_LOW
 from segkit.deploy.infer import segmenter
 from segkit.deploy.inputs import collect
 from segkit.deploy.spec import FILE, DeploySpec
 from segkit.errors import InputError, counted
 from segkit.options import InferOptions
 
-# Shares of the pixels that must agree; ncnn's float16 is that of infer's bf16.
-MIN_AGREEMENT = {"fp32": 0.999, "fp16": 0.99}
+LEAST = {"fp32": MIN_AGREEMENT, "fp16": MIN_AGREEMENT_LOW}  # shares of the pixels that must agree
 INSTALL = "pip install pnnx ncnn"
 
 
@@ -67,6 +67,7 @@ def load_spec(config: str) -> DeploySpec:
     wrong = [
         (spec.onnx is None, "this folder holds no ONNX model. Export it with --format onnx (or all)"),
         (spec.input_dtype != "float32", "normalisation is in the graph. Export the model without --fold_preprocess"),
+        (spec.scores_are != "logits", f"its scores are {spec.scores_are} (expected logits). Use infer.py"),
         (spec.output_op != "none", f"the graph ends in {spec.output_op}. Export the model with --output_op none"),
     ]
     for bad, text in wrong:
@@ -120,7 +121,7 @@ def compare(spec: DeploySpec, folder: Path, precision: str, photos: list[str]) -
     count = counted(len(photos), "photo")
     text = f"{count}: {100 * agreement:.4f} % of pixels, largest difference of the scores {difference:.3g}"
     print(f"agreement of ncnn ({precision}) with {engine} on {text}")
-    if not agreement >= MIN_AGREEMENT[precision]:
+    if not agreement >= LEAST[precision]:
         raise RuntimeError(f"ncnn's masks differ: {text}. Nothing was written.")
     return {"agreement": agreement, "max_difference": difference}
 

@@ -14,6 +14,7 @@ import numpy as np
 from segkit import io
 from segkit.deploy import pictures, timing
 from segkit.deploy.backends import Backend, open_backend
+from segkit.deploy.backends.choice import COMPARED
 from segkit.deploy.geo import write_georeferenced
 from segkit.deploy.inputs import Item, collect
 from segkit.deploy.outputs import full_palette, write_mask
@@ -45,6 +46,7 @@ def segmenter(spec: DeploySpec, backend: Backend, windows: Optional[Windows] = N
         spec.nodata,
         spec.input_layout,
         windows,
+        spec.scores_are,
     )
 
 
@@ -113,7 +115,7 @@ def _tuning_inputs(
     for item in [item for item in items if not item.is_video][:_TUNING]:
         with contextlib.suppress(InputError):
             found.append(model.first_batch(model.prepare(item.path)))
-        if found and not (options.use_trt and options.enable_auto_tune):
+        if len(found) == (_TUNING if options.use_trt and options.enable_auto_tune else COMPARED):
             break
     return found
 

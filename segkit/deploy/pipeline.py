@@ -51,6 +51,7 @@ class Segmenter:
         nodata: Optional[float] = None,
         input_layout: str = "NCHW",
         windows: Optional[windows.Windows] = None,
+        scores_are: postprocess.ScoresAre = "logits",
     ):
         check_threshold(threshold)
         self.run = run
@@ -63,6 +64,7 @@ class Segmenter:
         self.nodata = nodata
         self.input_layout = input_layout
         self.windows = windows
+        self.scores_are = scores_are
 
     def prepare(self, image: Image) -> Photo:
         """Read and transform one photo: a path, the bytes of a file, or an array [H, W] or [H, W, channels], RGB."""
@@ -95,21 +97,24 @@ class Segmenter:
         """
         if self.windows is None:
             return list(self.run(np.stack([photo.x for photo in photos])))
-        return [self._slide(photo, self.windows, scores or _resized(photo)) for photo in photos]
+        return [self._slide(photo, self.windows, scores or postprocess.is_resized(photo.geometry)) for photo in photos]
 
     def _slide(self, photo: Photo, over: windows.Windows, scores: bool) -> np.ndarray:
         decided: Optional[np.ndarray] = None
         for top, strip in windows.strips(
             lambda crops: self.run(self._laid_out(crops)), photo.x[None], over, photo.table
         ):
-            part = strip[0] if scores else postprocess.class_map(strip[0], [], self.threshold, self.multilabel)
+            part = strip[0] if scores else self._classes(strip[0], [])
             if decided is None:
                 decided = np.empty((*part.shape[:-2], *photo.x.shape[1:]), part.dtype)
             decided[..., top : top + part.shape[-2], :] = part
         assert decided is not None  # a photo has a pixel
         return decided
 
-    def run_planes(self, x: np.ndarray) -> np.ndarray:
+    def _classes(self, output: np.ndarray, geometry: list[dict[str, Any]]) -> np.ndarray:
+        return mask_of(output, geometry, self.threshold, self.multilabel, self.scores_are)
+
+    def __call__(self, x: np.ndarray) -> np.ndarray:
         """`run` for batches as the loaders of data sets give them, float32 [N, C, H, W], whatever the graph takes."""
         if self.input_layout == "NHWC":
             bytes_ = x.astype(np.uint8)  # where that is exact; other photos are told by the engine
@@ -130,7 +135,7 @@ class Segmenter:
         """The mask at the photo's own size for one output: scores go through `class_map`, class numbers through
         `label_map`."""
         if self.windows is None or output.dtype.kind not in "iu":
-            return mask_of(output, geometry, self.threshold, self.multilabel)
+            return self._classes(output, geometry)
         if output.ndim == 2:
             return postprocess.label_map(output, geometry)
         return np.stack([postprocess.label_map(plane, geometry) for plane in output])
@@ -138,7 +143,7 @@ class Segmenter:
     def probabilities(self, output: np.ndarray, geometry: list[dict[str, Any]]) -> np.ndarray:
         """float32 [classes, H0, W0] for one output; `InputError` where the graph gives class numbers only."""
         check_scores(output)
-        return postprocess.probabilities(output, geometry, self.multilabel)
+        return postprocess.probabilities(output, geometry, self.multilabel, self.scores_are)
 
     def predict(self, image: Image) -> np.ndarray:
         """The mask of one photo (a path or an RGB array) at its own size: uint8 [H, W], int32 above 255 classes;
@@ -163,16 +168,16 @@ def planes(image: np.ndarray, as_it_is: bool = False) -> np.ndarray:
     return np.ascontiguousarray(image.transpose(2, 0, 1), dtype=None if as_it_is else np.float32)
 
 
-def _resized(photo: Photo) -> bool:
-    return any(step["op"] == "resize" and step["from"] != step["to"] for step in photo.geometry)
-
-
 def mask_of(
-    output: np.ndarray, geometry: list[dict[str, Any]], threshold: Optional[float] = None, multilabel: bool = False
+    output: np.ndarray,
+    geometry: list[dict[str, Any]],
+    threshold: Optional[float] = None,
+    multilabel: bool = False,
+    scores_are: postprocess.ScoresAre = "logits",
 ) -> np.ndarray:
     """The mask at the photo's own size: scores go through `class_map`, class numbers through `label_map`."""
     if output.dtype.kind not in "iu":
-        return postprocess.class_map(output, geometry, threshold, multilabel)
+        return postprocess.class_map(output, geometry, threshold, multilabel, scores_are)
     if threshold is not None:
         raise InputError(
             "a threshold needs scores, but the model was exported with --output_op argmax. Export it with "

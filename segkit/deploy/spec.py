@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any, Optional, get_args
 
 import yaml
 
 from segkit.build import build
 from segkit.config.signature import fields_of
 from segkit.errors import InputError
+from segkit.postprocess import ScoresAre
 from segkit.registry import TRANSFORMS, nearest
 
 FILE = "deploy.yaml"
@@ -29,7 +30,8 @@ class DeploySpec:
     `input_dtype`, `input_layout`: what the graph takes: float32 NCHW that went through all of `transforms`, or uint8
     NHWC where normalisation is in the graph. `precision`: fp32, or int8 of a quantized graph. `output_op`: what the
     graph ends in: none (scores), softmax (probabilities; a sigmoid with one channel or several labels a pixel) or
-    argmax (class numbers). `palette`: RGB a class. `num_classes` and what follows are absent in PaddleSeg's own files.
+    argmax (class numbers). `scores_are`: what the model's own scores are, see `segkit.postprocess`. `palette`: RGB a
+    class. `num_classes` and what follows are absent in PaddleSeg's own files.
     """
 
     folder: Path
@@ -51,6 +53,7 @@ class DeploySpec:
     threshold: Optional[float] = None
     multilabel: bool = False
     nodata: Optional[float] = None
+    scores_are: ScoresAre = "logits"
 
     @property
     def path(self) -> Path:
@@ -60,7 +63,8 @@ class DeploySpec:
     def text(self) -> str:
         """The file's text."""
         names = ("input_shape", "input_dtype", "input_layout", "precision", "output_op", "output_dtype", "num_classes",
-                 "classes", "palette", "img_channels", "threshold", "multilabel", "nodata", "transforms")  # fmt: skip
+                 "scores_are", "classes", "palette", "img_channels", "threshold", "multilabel", "nodata",
+                 "transforms")  # fmt: skip
         content = {name: getattr(self, name) for name in _FILES if getattr(self, name) is not None}
         content.update({name: getattr(self, name) for name in names})
         return yaml.safe_dump(
@@ -130,6 +134,7 @@ _KINDS = {
     "input_layout": (lambda value: value in INPUT_LAYOUTS, " or ".join(INPUT_LAYOUTS)),
     "precision": (lambda value: value in PRECISIONS, " or ".join(PRECISIONS)),
     "output_op": (lambda value: value in OUTPUT_OPS, " or ".join(OUTPUT_OPS)),
+    "scores_are": (lambda value: value in get_args(ScoresAre), " or ".join(get_args(ScoresAre))),
     "output_dtype": (lambda value: isinstance(value, str), "a type name"),
     "num_classes": (lambda value: isinstance(value, int) and value > 0, "an integer above 0"),
     "classes": (lambda value: isinstance(value, list), "a list of names"),

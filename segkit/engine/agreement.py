@@ -12,6 +12,7 @@ from segkit.build import build_dataset, build_transforms, data_info
 from segkit.config import Config
 from segkit.deploy import infer
 from segkit.deploy.backends import open_backend
+from segkit.deploy.backends.choice import COMPARED, MIN_AGREEMENT, made_up_photo
 from segkit.deploy.pipeline import Photo, Segmenter
 from segkit.deploy.spec import DeploySpec
 from segkit.engine import apply
@@ -19,10 +20,9 @@ from segkit.errors import InputError
 from segkit.log import logger
 from segkit.options import InferOptions
 
-# Shares of the largest score, and of the pixels: float32 kernels in another order stay far below.
+# Share of the largest score: float32 kernels in another order stay far below.
 MAX_DIFFERENCE = 1e-3
-MIN_AGREEMENT = 0.999
-_MOST_PHOTOS, _ENOUGH_PIXELS = 3, 500_000
+_ENOUGH_PIXELS = 500_000
 
 
 def sample_photos(cfg: Config, shape: list[int]) -> list[Photo]:
@@ -32,7 +32,7 @@ def sample_photos(cfg: Config, shape: list[int]) -> list[Photo]:
     model = Segmenter(lambda x: x, build_transforms(cfg, "export"), [], None, channels, nodata=info.nodata)
     photos: list[Photo] = []
     try:
-        for path, *_ in build_dataset(cfg, "val").files[:_MOST_PHOTOS]:
+        for path, *_ in build_dataset(cfg, "val").files[:COMPARED]:
             photos.append(model.prepare(path))
             if sum(photo.x[0].size for photo in photos) > _ENOUGH_PIXELS:
                 break
@@ -40,9 +40,7 @@ def sample_photos(cfg: Config, shape: list[int]) -> list[Photo]:
     except InputError as error:
         logger.info("no photo of val_dataset is at hand (%s): checking on a random one", str(error).splitlines()[0])
     size = [fixed if fixed > 0 else default for fixed, default in zip(shape[2:], (480, 640))]
-    coarse = np.random.default_rng(0).integers(0, 256, (-(-size[0] // 16), -(-size[1] // 16), channels), np.uint8)
-    image = coarse.repeat(16, axis=0).repeat(16, axis=1)[: size[0], : size[1]]
-    photo = model.prepare(np.ascontiguousarray(image))
+    photo = model.prepare(made_up_photo(*size, channels))
     photo.path = "a random photo"
     return [photo]
 
@@ -73,7 +71,7 @@ def worst(found: Iterable[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _check(expected: np.ndarray, spec: DeploySpec, exported: Segmenter, photo: Photo, engine: str) -> dict[str, Any]:
-    trained = Segmenter(lambda x: x, [], [], None, spec.img_channels, None, spec.multilabel)
+    trained = Segmenter(lambda x: x, [], [], None, spec.img_channels, None, spec.multilabel, scores_are=spec.scores_are)
     x = photo.x if spec.input_dtype == "float32" else exported.prepare(photo.image).x
     got = exported.run(x[None])[0]
     same = trained.mask(expected, []) == exported.mask(got, [])
@@ -96,5 +94,5 @@ def _difference(expected: np.ndarray, got: np.ndarray, spec: DeploySpec) -> tupl
     if spec.output_op == "softmax":
         from segkit.postprocess import probabilities
 
-        expected, got = (probabilities(scores, [], spec.multilabel) for scores in (expected, got))
+        expected, got = (probabilities(scores, [], spec.multilabel, spec.scores_are) for scores in (expected, got))
     return float(np.abs(expected - got).max()), float(np.abs(expected).max())

@@ -22,6 +22,7 @@ from segkit.engine.loader import EvalSample, eval_loader
 from segkit.errors import InputError, enough_memory
 from segkit.log import logger
 from segkit.metrics import ConfusionMatrix, MultiLabelMatrix, RocCurves
+from segkit.models import scores_are
 from segkit.options import EvalOptions
 from segkit.progress import progress
 
@@ -49,7 +50,7 @@ def evaluate(
     names, ignored = dataset.class_names, dataset.ignore_index
     matrix = (MultiLabelMatrix if multilabel else ConfusionMatrix)(dataset.num_classes, ignored, names)
     curves = RocCurves(dataset.num_classes, ignored) if options.auc_roc else None
-    judge = _Judge(matrix, curves, multilabel, observer)
+    judge = _Judge(matrix, curves, multilabel, scores_are(model), observer)
     with contextlib.ExitStack() as stack:
         segment = stack.enter_context(_prepared(model, how, multilabel, judge.needs_scores))
         samples = stack.enter_context(eval_loader(dataset, options.num_workers))
@@ -75,16 +76,21 @@ class _Judge:
     """Counts what the outputs of single samples are worth, in a thread of its own."""
 
     def __init__(
-        self, matrix: ConfusionMatrix, curves: Optional[RocCurves], multilabel: bool, observer: Optional[Observer]
+        self,
+        matrix: ConfusionMatrix,
+        curves: Optional[RocCurves],
+        multilabel: bool,
+        kind: postprocess.ScoresAre,
+        observer: Optional[Observer],
     ):
-        self.multilabel = multilabel
+        self.multilabel, self.kind = multilabel, kind
         self.matrix, self.curves, self.observer = matrix, curves, observer
         self.needs_scores = curves is not None or observer is not None
 
     def __call__(self, output: np.ndarray, sample: EvalSample) -> None:
         """One output, [C, h, w] or class numbers [h, w], against its label."""
         _check_channels(output, self.matrix.num_classes, sample.path)
-        mask = mask_of(output, sample.geometry, None, self.multilabel)
+        mask = mask_of(output, sample.geometry, None, self.multilabel, self.kind)
         try:
             self.matrix.update(mask, sample.label)
         except InputError as error:
@@ -92,7 +98,7 @@ class _Judge:
         if not self.needs_scores:
             return
         check_scores(output)
-        found = postprocess.probabilities(output, sample.geometry, self.multilabel)
+        found = postprocess.probabilities(output, sample.geometry, self.multilabel, self.kind)
         if self.curves is not None:
             self.curves.update(found, sample.label)
         if self.observer is not None:
@@ -113,7 +119,8 @@ def predict_sample(
     x = np.ascontiguousarray(sample["image"].transpose(2, 0, 1)[None], dtype=np.float32)
     multilabel = _multilabel(dataset, options)
     with _prepared(model, how, multilabel) as segment:
-        return mask_of(segment(x, [sample["geometry"]])[0], sample["geometry"], None, multilabel)
+        output = segment(x, [sample["geometry"]])[0]
+        return mask_of(output, sample["geometry"], None, multilabel, scores_are(model))
 
 
 def _multilabel(dataset: Any, options: EvalOptions) -> bool:
@@ -129,7 +136,7 @@ def _prepared(model: Model, how: TestTime, multilabel: bool, scores_needed: bool
         return
 
     def segment(x: np.ndarray, geometries: list[list[dict[str, Any]]]) -> np.ndarray:
-        resized = any(step["op"] == "resize" and step["from"] != step["to"] for g in geometries for step in g)
+        resized = any(map(postprocess.is_resized, geometries))
         if how.plain and not (resized or multilabel or scores_needed):
             return applied.classes(x)
         return applied.scores(x)

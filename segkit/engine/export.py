@@ -26,7 +26,9 @@ from segkit.engine.segmenter import is_multilabel
 from segkit.engine.weights import save_state
 from segkit.errors import InputError
 from segkit.log import logger
+from segkit.models import scores_are
 from segkit.options import ExportOptions
+from segkit.postprocess import ScoresAre
 from segkit.transforms import Compose
 
 # What each format leaves in the folder; they build on one another in this order.
@@ -45,7 +47,8 @@ _FILES = {
     "openvino": ("model.xml", "model.bin"),
 }
 _ENGINES = {"paddle": "paddle", "paddle2": "paddle", "onnx": "onnxruntime", "openvino": "openvino"}
-_OURS = {FILE, choice.FILE, "config.yml", *(name for names in _FILES.values() for name in names)}
+_WEIGHTS = "model.safetensors"
+_OURS = {FILE, choice.FILE, "config.yml", _WEIGHTS, *(name for names in _FILES.values() for name in names)}
 # Two photos of different sizes: where the transforms bring both to one size, the graph gets that size.
 _PROBES = ((90, 130), (300, 200))
 
@@ -61,11 +64,10 @@ def check(cfg: Config, options: ExportOptions) -> None:
     _shape(cfg, options)
     _normalization(cfg, options)
     folder = Path(options.save_dir)
-    if options.format == "safetensors":
-        return
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder}: this is a file. Choose another --save_dir.")
-    if folder.is_dir() and any(folder.iterdir()) and not (folder / FILE).is_file():
+    ours = any((folder / name).is_file() for name in (FILE, _WEIGHTS))
+    if folder.is_dir() and any(folder.iterdir()) and not ours:
         raise InputError(
             f"{folder}: there are other files in this folder, and it would be replaced. Choose a new or an exported "
             "folder as --save_dir."
@@ -91,7 +93,7 @@ def export(cfg: Config, model: paddle.nn.Layer, options: Optional[ExportOptions]
     with apply.evaluation_mode(model), output_folder(Path(options.save_dir)) as folder:
         _write(cfg, model, options, folder, formats)
         expected = trained_scores(model, photos)
-        spec = _spec(cfg, options, folder, shape)
+        spec = _spec(cfg, options, folder, shape, scores_are(model))
         spec.path.write_text(spec.text(), encoding="utf-8")
         cfg.save(folder / "config.yml")
         spec = DeploySpec.load(folder)
@@ -117,14 +119,15 @@ def _write(cfg: Config, model: paddle.nn.Layer, options: ExportOptions, folder: 
         (folder / name).unlink(missing_ok=True)
 
 
-def _weights_alone(cfg: Config, model: paddle.nn.Layer, folder: Path) -> dict[str, Any]:
-    save_state(model.state_dict(), folder / "model.safetensors")
-    cfg.save(folder / "config.yml")
-    logger.info("exported to %s: model.safetensors", folder)
-    return {"save_dir": str(folder), "files": ["model.safetensors"]}
+def _weights_alone(cfg: Config, model: paddle.nn.Layer, target: Path) -> dict[str, Any]:
+    with output_folder(target) as folder:
+        save_state(model.state_dict(), folder / _WEIGHTS)
+        cfg.save(folder / "config.yml")
+    logger.info("exported to %s: %s", target, _WEIGHTS)
+    return {"save_dir": str(target), "files": [_WEIGHTS]}
 
 
-def _spec(cfg: Config, options: ExportOptions, folder: Path, shape: list[int]) -> DeploySpec:
+def _spec(cfg: Config, options: ExportOptions, folder: Path, shape: list[int], kind: ScoresAre) -> DeploySpec:
     info = data_info(cfg)
     there = {name for names in _FILES.values() for name in names if (folder / name).is_file()}
     small = "uint8" if info.num_classes <= 256 else "int32"
@@ -147,6 +150,7 @@ def _spec(cfg: Config, options: ExportOptions, folder: Path, shape: list[int]) -
         img_channels=info.img_channels,
         multilabel=is_multilabel(cfg),
         nodata=info.nodata,
+        scores_are=kind,
     )
 
 

@@ -7,6 +7,10 @@ from typing import Optional
 
 import paddle
 
+from segkit.models import scores_are
+from segkit.postprocess import ScoresAre, score_of
+
+_TINY = 1e-30  # no pixel's sum is divided by 0
 # Mean and standard deviation a band, of photos divided by 255.
 Normalization = tuple[list[float], list[float]]
 
@@ -38,15 +42,28 @@ class Exported(paddle.nn.Layer):
         scores = self.model(x)[0]
         if self.output_op == "none":
             return scores
-        single = scores.shape[1] == 1
+        single, kind = scores.shape[1] == 1, scores_are(self.model)
         if self.output_op == "softmax":
-            if single or self.multilabel:
-                return paddle.nn.functional.sigmoid(scores)
-            return paddle.nn.functional.softmax(scores, axis=1)
+            return _each(scores, kind) if single or self.multilabel else _shares(scores, kind)
         if single:
-            return (scores[:, 0] > 0).astype("uint8")
+            return (scores[:, 0] > score_of(0.5, kind)).astype("uint8")
         classes = paddle.argmax(scores, axis=1, dtype="int32")
         return classes.astype("uint8") if scores.shape[1] <= 256 else classes
+
+
+def _each(scores: paddle.Tensor, kind: ScoresAre) -> paddle.Tensor:
+    """The probability of each score by itself."""
+    if kind == "logits":
+        return paddle.nn.functional.sigmoid(scores)
+    # Not d / (1 + d): of that Paddle Inference's oneDNN makes ones.
+    return 1 - 1 / (1 + scores) if kind == "distances" else scores.clip(max=1.0)
+
+
+def _shares(scores: paddle.Tensor, kind: ScoresAre) -> paddle.Tensor:
+    """Probabilities of the classes [N, classes, H, W], which add up to 1."""
+    if kind == "logits":
+        return paddle.nn.functional.softmax(scores, axis=1)
+    return scores / scores.sum(axis=1, keepdim=True).clip(min=_TINY)
 
 
 def save_graph(model: Exported, folder: Path, shape: list[int]) -> None:

@@ -101,7 +101,7 @@ def _judged(cfg: Config, spec: DeploySpec, precision: Any) -> dict[str, Any]:
     dataset = build_dataset(cfg, "val")
     engine = infer.segmenter(spec, backend)
     dataset.transforms = engine.transforms
-    return {"backend": backend, "mIoU": evaluate(engine.run_planes, dataset, EvalOptions())["mIoU"]}
+    return {"backend": backend, "mIoU": evaluate(engine, dataset, EvalOptions())["mIoU"]}
 
 
 def _row(spec: DeploySpec, judged: dict[str, Any], photo: np.ndarray) -> dict[str, Any]:

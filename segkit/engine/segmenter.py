@@ -26,6 +26,7 @@ from segkit.engine.weights import load_weights, weights_file
 from segkit.errors import InputError, list_problems
 from segkit.io import prepare_folder
 from segkit.log import logger
+from segkit.models import scores_are
 from segkit.options import EvalOptions, InferOptions, PredictOptions, TestTimeOptions
 
 PathLike = Union[str, "os.PathLike[str]"]
@@ -58,7 +59,7 @@ def load_exported(
         spec = dataclasses.replace(spec, threshold=threshold)
     chosen = InferOptions(
         config=os.fspath(path),
-        device="cpu" if device == "cpu" else "gpu",
+        device=device,
         backend=options.backend or ("paddle" if options.no_onednn else "auto"),
         precision=options.precision,
         enable_mkldnn=False if options.no_onednn else None,
@@ -121,7 +122,7 @@ def for_evaluation(
     dataset = build_dataset(cfg, "val", use_multilabel=options.use_multilabel)
     dataset.transforms = engine.transforms
     windows = {key: cfg.test_config[key] for key in ("is_slide", "crop_size", "stride") if key in cfg.test_config}
-    return engine.run_planes, dataset, windows
+    return engine, dataset, windows
 
 
 def from_model(
@@ -147,6 +148,7 @@ def from_model(
         options.use_multilabel or is_multilabel(cfg),
         info.nodata,
         windows=windows,
+        scores_are=scores_are(model),
     )
 
 

@@ -154,7 +154,7 @@ class _Head(nn.Layer):
 @MODELS.register
 class MaskFormer(BackboneModel):
     """[N, in_channels, H, W] -> in evaluation [[N, num_classes, H, W]]: for each class, how many masks hold the pixel,
-    each counted by its certainty.
+    each counted by its certainty; a class's share of them all is its probability.
 
     In training [{pred_logits: [N, 100, num_classes + 1], pred_masks: [N, 100, H/4, W/4], aux_outputs: the same of
     the earlier layers}], which MaskFormerLoss compares with the label. `decoder_layers`: how often the queries look
@@ -165,6 +165,7 @@ class MaskFormer(BackboneModel):
     default_backbone = "SwinTransformer_tiny_patch4_window7_224_maskformer"
     map_count = 4
     train_outputs = 1
+    scores_are = "probabilities"
 
     def __init__(
         self,

@@ -37,25 +37,36 @@ class STFPM(nn.Layer):
     scales of the squared distance of student and teacher, 0 where they agree; in training [[maps of the student, maps
     of the teacher]], which DistillationLoss compares. Training shows normal pictures alone.
 
+    The mask is what is above `abnormal_from`, in units of which the map is given: 1 where student and teacher point 60
+    degrees apart at every scale. How far normal photos stay below it depends on the data: `segkit report` shows the
+    scores at each threshold of the probability d / (1 + d), of which `--threshold` takes the best.
+
     `backbone`: a ResNet of torchvision's kind (None: ResNet18), the teacher, with its classification weights
     (`pretrained`), which stays as it is; the student is another of its kind. `num_classes` can only be 1. Keys and
     outputs are PaddleSeg's.
     """
 
     train_outputs = 1
+    scores_are = "distances"
 
     def __init__(
         self,
         num_classes: int,
         backbone: nn.Layer | None = None,
         in_channels: int = 3,
+        abnormal_from: float = 1.0,
         pretrained: str | None = None,
     ):
         super().__init__()
+        if not abnormal_from > 0:
+            raise InputError(
+                f"model.abnormal_from: not a distance (got {abnormal_from}, expected a number above 0). Leave it out "
+                "for 1.0."
+            )
         if num_classes != 1:
             raise InputError(
-                f"model.num_classes: it tells the abnormal from the normal (got {num_classes}, expected 1). Give the "
-                "data set num_classes: 1."
+                f"model.num_classes: it tells the abnormal from the normal (got {num_classes}, expected 1). Write "
+                "num_classes: 1 under model; the data set has the two classes."
             )
         if backbone is None:
             backbone = BACKBONES.get("ResNet18")(in_channels=in_channels)
@@ -68,6 +79,7 @@ class STFPM(nn.Layer):
         self.student = _Features(type(backbone)(in_channels=backbone.in_channels))
         self._given = [backbone]  # in a list, so that its parts have no second key
         self.pretrained = pretrained
+        self.abnormal_from = abnormal_from
 
     @property
     def backbone(self) -> nn.Layer:
@@ -89,4 +101,4 @@ class STFPM(nn.Layer):
             (F.normalize(student, axis=1) - F.normalize(teacher, axis=1)).square().sum(1, keepdim=True)
             for student, teacher in zip(learned, taught)
         ]
-        return [math.prod(resize_to(distance, x) for distance in distances)]
+        return [math.prod(resize_to(distance, x) for distance in distances) / self.abnormal_from]

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from typing import Optional
 
 import numpy as np
 
-from segkit.deploy.backends.base import Backend
+from segkit.deploy.backends.base import Backend, gpu_number
 from segkit.deploy.backends.choice import choose
 from segkit.deploy.backends.onnx_runtime import OnnxBackend
 from segkit.deploy.backends.openvino_runtime import OpenVinoBackend
@@ -65,7 +66,9 @@ def _missing(kind: type[Backend], spec: DeploySpec) -> Optional[str]:
 
 def check_flags(options: InferOptions) -> None:
     """`InputError` for flags that contradict one another, whatever the engine."""
-    on_gpu = options.device == "gpu"
+    if not re.fullmatch(r"cpu|gpu(:\d+)?", options.device):
+        raise InputError(f"--device: unknown device (got '{options.device}', expected cpu, gpu or gpu:N).")
+    on_gpu = gpu_number(options) is not None
     wrong = [
         (options.use_trt and not on_gpu, "--use_trt needs a GPU (got --device cpu). Add --device gpu"),
         (options.use_int8 and not options.use_trt, "--use_int8 works with TensorRT only. Add --use_trt"),

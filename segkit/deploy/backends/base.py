@@ -58,8 +58,8 @@ class Backend(ABC):
         """Scores float32 [N, classes, h, w], or class numbers int [N, h, w], of a batch float32 [N, C, H, W], or
         uint8 [N, H, W, C] as deploy.yaml says.
 
-        Probabilities of a softmax become scores again: their logarithm differs from the scores by a number per pixel,
-        so that resizing and argmax give the same mask.
+        What a graph that ends in probabilities gives becomes scores of the model's own kind again: the logarithm of a
+        softmax differs from the logits by a number per pixel, so that resizing and argmax give the same mask.
         """
         self._check(batch)
         batch = np.ascontiguousarray(batch)
@@ -105,10 +105,18 @@ class Backend(ABC):
         if self.spec.output_op != "softmax":
             return output
         tiny = np.finfo(np.float32).tiny
+        if self.spec.scores_are != "logits":
+            return output if self.spec.scores_are == "probabilities" else output / np.maximum(1 - output, tiny)
         scores = np.log(np.maximum(output, tiny))
         if output.shape[1] == 1 or self.spec.multilabel:
             scores -= np.log(np.maximum(1 - output, tiny))
         return scores
+
+
+def gpu_number(options: InferOptions) -> Optional[int]:
+    """Which GPU `--device` names, the first one where it gives no number; None on the CPU."""
+    kind, _, number = options.device.partition(":")
+    return int(number or 0) if kind == "gpu" else None
 
 
 def cannot_load(spec: DeploySpec, file: str, engine: str, error: BaseException) -> InputError:

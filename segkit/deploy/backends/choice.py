@@ -15,18 +15,20 @@ from typing import Any, Optional
 import numpy as np
 
 from segkit import runtime
-from segkit.deploy.backends.base import Backend, last_line
+from segkit.deploy.backends.base import Backend, gpu_number, last_line
 from segkit.deploy.spec import DeploySpec
 from segkit.errors import InputError
 from segkit.io import write_bytes_atomic
 from segkit.log import logger
 from segkit.options import InferOptions
+from segkit.postprocess import score_of
 
 FILE = "engine_choice.json"
 # Shares of equal pixels below which an engine is not taken; the lower one for bf16, fp16 and int8 by the user's wish.
 MIN_AGREEMENT, MIN_AGREEMENT_LOW = 0.999, 0.99
 _TURNS, _TURN_SECONDS = 3, 0.2
-_MADE_UP_SIZE = 512
+_MADE_UP_SIZE, _SQUARE = 512, 16
+COMPARED = 3  # photos on which masks are compared, where so many are at hand
 _FAILURES = (InputError, RuntimeError, ValueError, OSError, NotImplementedError)
 _FLAGS = ("device", "precision", "cpu_threads", "hint", "use_trt", "use_int8", "enable_mkldnn")
 Candidate = tuple[type[Backend], str]
@@ -47,8 +49,9 @@ class Trial:
 def choose(kinds: list[type[Backend]], spec: DeploySpec, options: InferOptions, tune_on: Inputs = None) -> Backend:
     """The fastest of `kinds` whose masks agree, opened. One line in the log says what was chosen and why.
 
-    Where there is a choice, a trial on the first batch of `tune_on` (or a made-up photo) decides, and is remembered in
-    the exported folder for this model, CPU, shape and these versions; a folder that cannot be written is no obstacle.
+    Where there is a choice, a trial decides: agreement on the first batches of `tune_on` (or a made-up photo), and time
+    on the first of them. It is remembered in the exported folder for this model, CPU, shape and these versions; a
+    folder that cannot be written is no obstacle.
     """
     wanted = _precisions(options)
     candidates = [
@@ -62,19 +65,19 @@ def choose(kinds: list[type[Backend]], spec: DeploySpec, options: InferOptions, 
     if len(candidates) == 1:
         kind, precision = candidates[0]
         return kind(spec, dataclasses.replace(options, precision=precision), tune_on)
-    batch = tune_on[0] if tune_on else made_up(spec)
-    key = _key(candidates, spec, options, batch)
+    batches = tune_on[:COMPARED] if tune_on else [made_up(spec)]
+    key = _key(candidates, spec, options, batches[0])
     remembered = _recall(spec, key)
     if remembered is not None:
         kind = next(kind for kind, _ in candidates if kind.name == remembered.backend)
         logger.info("engine: %s %s, as remembered in %s", remembered.backend, remembered.precision, spec.folder / FILE)
         return kind(spec, dataclasses.replace(options, precision=remembered.precision), tune_on)
-    best, trials, backend = _compare(candidates, spec, options, batch, tune_on)
+    best, trials, backend = _compare(candidates, spec, options, batches, tune_on)
     rows = ", ".join(
         f"{trial.backend} {trial.precision} {trial.milliseconds:.3g} ms and {100 * trial.agreement:.3f} % equal"
         for trial in trials
     )
-    logger.info("engine: %s %s, the fastest on %s (%s)", best.backend, best.precision, list(batch.shape), rows)
+    logger.info("engine: %s %s, the fastest on %s (%s)", best.backend, best.precision, list(batches[0].shape), rows)
     _remember(spec, key, best, trials)
     return backend
 
@@ -84,55 +87,61 @@ def made_up(spec: DeploySpec) -> np.ndarray:
     count, channels, height, width = (
         fixed if fixed > 0 else default for fixed, default in zip(spec.input_shape, (1, 3, *(2 * (_MADE_UP_SIZE,))))
     )
-    rng = np.random.default_rng(0)
-    coarse = rng.integers(0, 256, (count, -(-height // 16), -(-width // 16), channels), np.uint8)
-    photo = coarse.repeat(16, axis=1).repeat(16, axis=2)[:, :height, :width]
+    photos = np.stack([made_up_photo(height, width, channels, seed) for seed in range(count)])
     if spec.input_dtype == "uint8":
-        return np.ascontiguousarray(photo)
-    return np.ascontiguousarray(photo.transpose(0, 3, 1, 2), np.float32) / 127.5 - 1
+        return photos
+    return np.ascontiguousarray(photos.transpose(0, 3, 1, 2), np.float32) / 127.5 - 1
 
 
-def agreement(first: np.ndarray, second: np.ndarray, multilabel: bool = False) -> float:
+def made_up_photo(height: int, width: int, channels: int, seed: int = 0) -> np.ndarray:
+    """A random photo of squares of one colour, uint8 [height, width, channels]."""
+    rng = np.random.default_rng(seed)
+    coarse = rng.integers(0, 256, (-(-height // _SQUARE), -(-width // _SQUARE), channels), np.uint8)
+    return np.ascontiguousarray(coarse.repeat(_SQUARE, axis=0).repeat(_SQUARE, axis=1)[:height, :width])
+
+
+def agreement(first: np.ndarray, second: np.ndarray, spec: DeploySpec) -> float:
     """Share of pixels with the same class in two outputs of `Backend.run`."""
-    masks = [_classes(output, multilabel) for output in (first, second)]
+    masks = [_classes(output, spec) for output in (first, second)]
     return float((masks[0] == masks[1]).mean())
 
 
-def _classes(output: np.ndarray, multilabel: bool) -> np.ndarray:
+def _classes(output: np.ndarray, spec: DeploySpec) -> np.ndarray:
     if output.dtype.kind in "iu":
         return output
-    return output > 0 if multilabel or output.shape[1] == 1 else output.argmax(axis=1)
+    alone = spec.multilabel or output.shape[1] == 1
+    return output > score_of(0.5, spec.scores_are) if alone else output.argmax(axis=1)
 
 
 def _precisions(options: InferOptions) -> list[str]:
     if options.precision != "auto":
         return [options.precision]
-    return ["fp32", "fp16" if options.device == "gpu" else "bf16"]
+    return ["fp32", "bf16" if gpu_number(options) is None else "fp16"]
 
 
 def _compare(
-    candidates: list[Candidate], spec: DeploySpec, options: InferOptions, batch: np.ndarray, tune_on: Inputs
+    candidates: list[Candidate], spec: DeploySpec, options: InferOptions, batches: list[np.ndarray], tune_on: Inputs
 ) -> tuple[Trial, list[Trial], Backend]:
-    """Try every candidate. An engine that fails or disagrees is left out, and said."""
-    expected = None if candidates[0][1] == "fp32" else _reference(candidates, spec, options, batch)
+    """Try every candidate. An engine that fails or disagrees on one of `batches` is left out, and said."""
+    expected = None if candidates[0][1] == "fp32" else _reference(candidates, spec, options, batches)
     rows: list[tuple[Trial, Backend]] = []
     for kind, precision in candidates:
         try:
             backend = kind(spec, dataclasses.replace(options, precision=precision), tune_on)
-            output = backend.run(batch)
+            outputs = [backend.run(batch) for batch in batches]
         except _FAILURES as error:
             logger.warning("engine %s %s is left out: %s", kind.name, precision, last_line(error))
             continue
-        expected = output if expected is None else expected
-        share = agreement(expected, output, spec.multilabel)
+        expected = outputs if expected is None else expected
+        share = min(agreement(*pair, spec) for pair in zip(expected, outputs))
         if share < _least(options, precision):
-            said = "engine %s %s is left out: only %.3f %% of the trial's pixels agree with the others'."
+            said = "engine %s %s is left out: only %.3f %% of a photo's pixels agree with the others'."
             logger.warning(said, kind.name, precision, 100 * share)
             continue
         rows.append((Trial(kind.name, precision, 0.0, share), backend))
     if not rows:
         raise InputError(f"{spec.path}: no inference engine can run this model (see above). Export it again.")
-    for (trial, _), milliseconds in zip(rows, _race([backend for _, backend in rows], batch)):
+    for (trial, _), milliseconds in zip(rows, _race([backend for _, backend in rows], batches[0])):
         trial.milliseconds = milliseconds
     best, opened = min(rows, key=lambda row: row[0].milliseconds)
     return best, [trial for trial, _ in rows], opened
@@ -144,13 +153,14 @@ def _least(options: InferOptions, precision: str) -> float:
 
 
 def _reference(
-    candidates: list[Candidate], spec: DeploySpec, options: InferOptions, batch: np.ndarray
-) -> Optional[np.ndarray]:
+    candidates: list[Candidate], spec: DeploySpec, options: InferOptions, batches: list[np.ndarray]
+) -> Optional[list[np.ndarray]]:
     """What the first engine that works says in float32."""
     plain = dataclasses.replace(options, precision="fp32", use_trt=False, use_int8=False)
     for kind, _ in candidates:
         try:
-            return kind(spec, plain).run(batch)
+            backend = kind(spec, plain)
+            return [backend.run(batch) for batch in batches]
         except _FAILURES:
             continue
     return None

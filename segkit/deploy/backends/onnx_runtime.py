@@ -7,8 +7,9 @@ from typing import Any, Optional
 import numpy as np
 
 from segkit import runtime
-from segkit.deploy.backends.base import Backend, cannot_load, low_precision_obstacle
+from segkit.deploy.backends.base import Backend, cannot_load, gpu_number, low_precision_obstacle
 from segkit.deploy.spec import DeploySpec
+from segkit.errors import InputError
 from segkit.options import InferOptions
 
 _ERRORS_ONLY = 3
@@ -34,7 +35,19 @@ class OnnxBackend(Backend):
             )
         except Exception as error:  # its error classes share no base of their own
             raise cannot_load(spec, str(spec.onnx), "ONNX Runtime", error) from error
+        self._check_providers(options)
         self._input = self._session.get_inputs()[0].name
+
+    def _check_providers(self, options: InferOptions) -> None:
+        """ONNX Runtime leaves out a provider whose libraries it cannot load, and computes on the CPU instead."""
+        taken = self._session.get_providers()
+        wanted = [name if isinstance(name, str) else name[0] for name in _providers(options)]
+        if wanted[0] not in taken:
+            raise InputError(
+                f"--device {options.device}: ONNX Runtime cannot start its {wanted[0]} here and would compute with "
+                f"{taken[0]}. Install the CUDA, cuDNN (and TensorRT) libraries that this onnxruntime-gpu is built "
+                "for, or use another --backend or --device cpu."
+            )
 
     @classmethod
     def file(cls, spec: DeploySpec) -> Optional[str]:
@@ -45,12 +58,12 @@ class OnnxBackend(Backend):
         import onnxruntime
 
         found = onnxruntime.get_available_providers()
-        if options.device == "gpu":
+        if gpu_number(options) is not None:
             wanted = "TensorrtExecutionProvider" if options.use_trt else "CUDAExecutionProvider"
             if wanted not in found:
                 return (
-                    f"--device gpu: the installed ONNX Runtime has no {wanted} (it has {', '.join(found)}). "
-                    "Install onnxruntime-gpu, or use --device cpu"
+                    f"--device {options.device}: the installed ONNX Runtime has no {wanted} (it has "
+                    f"{', '.join(found)}). Install onnxruntime-gpu, or use --device cpu"
                 )
             if options.precision in ("bf16", "fp16") and not options.use_trt:
                 return f"--precision {options.precision}: ONNX Runtime computes so with TensorRT only. Add --use_trt"
@@ -64,12 +77,14 @@ class OnnxBackend(Backend):
 
 def _providers(options: InferOptions) -> list[Any]:
     """Execution providers, the wanted one first; what it cannot run goes to the next."""
-    if options.device != "gpu":
+    number = gpu_number(options)
+    if number is None:
         return ["CPUExecutionProvider"]
-    providers: list[Any] = ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    providers: list[Any] = [("CUDAExecutionProvider", {"device_id": number}), "CPUExecutionProvider"]
     if options.use_trt:
         precision = "int8" if options.use_int8 else options.precision
         settings = {
+            "device_id": number,
             "trt_fp16_enable": precision == "fp16",
             "trt_bf16_enable": precision == "bf16",
             "trt_int8_enable": precision == "int8",

@@ -8,7 +8,7 @@ from typing import Any, Optional
 import numpy as np
 
 from segkit import runtime
-from segkit.deploy.backends.base import Backend, cannot_load, low_precision_obstacle
+from segkit.deploy.backends.base import Backend, cannot_load, gpu_number, low_precision_obstacle
 from segkit.deploy.spec import DeploySpec
 from segkit.options import InferOptions
 
@@ -29,12 +29,12 @@ class OpenVinoBackend(Backend):
             "INFERENCE_PRECISION_HINT": _HINTS[options.precision],
             "PERFORMANCE_HINT": options.hint.upper(),
         }
-        if options.device == "cpu":
+        if gpu_number(options) is None:
             settings["INFERENCE_NUM_THREADS"] = options.cpu_threads or runtime.physical_cores()
         file = str(self.file(spec))
         try:
             core = openvino.Core()
-            compiled = core.compile_model(str(spec.folder / file), options.device.upper(), settings)
+            compiled = core.compile_model(str(spec.folder / file), _device(options), settings)
             count = compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")
         except RuntimeError as error:
             raise cannot_load(spec, file, "OpenVINO", error) from error
@@ -51,10 +51,10 @@ class OpenVinoBackend(Backend):
     def obstacle(cls, spec: DeploySpec, options: InferOptions) -> Optional[str]:
         import openvino
 
-        core, device = openvino.Core(), options.device.upper()
+        core, device = openvino.Core(), _device(options)
         if options.use_trt:
             return "--use_trt: OpenVINO has no TensorRT. Use --backend paddle or onnxruntime"
-        if not any(found.split(".")[0] == device for found in core.available_devices):
+        if device not in (name for found in core.available_devices for name in (found, found.split(".")[0])):
             return f"--device {options.device}: OpenVINO finds none here (it has {', '.join(core.available_devices)})"
         able = core.get_property(device, "OPTIMIZATION_CAPABILITIES")
         if options.precision in ("bf16", "fp16") and options.precision.upper() not in able:
@@ -68,3 +68,9 @@ class OpenVinoBackend(Backend):
             return np.array(request.get_output_tensor(0).data)
         finally:
             self._requests.put(request)
+
+
+def _device(options: InferOptions) -> str:
+    """OpenVINO's name of the device: the first GPU has no number where it is the only one."""
+    number = gpu_number(options)
+    return "CPU" if number is None else f"GPU.{number}" if number else "GPU"

@@ -9,13 +9,14 @@ from typing import Any, Optional
 import numpy as np
 
 from segkit import runtime
-from segkit.deploy.backends.base import Backend, cannot_load, last_line, low_precision_obstacle
+from segkit.deploy.backends.base import Backend, cannot_load, gpu_number, last_line, low_precision_obstacle
 from segkit.deploy.spec import DeploySpec
 from segkit.errors import InputError
 from segkit.log import logger
 from segkit.options import InferOptions
 
 _TUNING_PHOTOS = 10
+_POOL = 256  # MiB of GPU memory taken at first
 
 
 class PaddleBackend(Backend):
@@ -48,10 +49,10 @@ class PaddleBackend(Backend):
 
     @classmethod
     def obstacle(cls, spec: DeploySpec, options: InferOptions) -> Optional[str]:
-        if options.device == "gpu":
+        if gpu_number(options) is not None:
             if options.precision == "int8" and not options.use_trt:
                 return "--precision int8 works with TensorRT only. Add --use_trt"
-            return _gpu_obstacle()
+            return _gpu_obstacle(options)
         if options.precision == "bf16" and options.enable_mkldnn is False:
             return "--precision bf16 on the CPU means oneDNN's kernels. Leave --enable_mkldnn False out"
         if options.precision == "bf16" and "avx512_bf16" not in runtime.cpu_facts().get("flags", "").split():
@@ -92,7 +93,7 @@ def _config(inference: Any, spec: DeploySpec, options: InferOptions) -> Any:
     config.disable_glog_info()
     if str(spec.model).endswith(".pdmodel"):
         config.delete_pass("repeated_fc_relu_fuse_pass")  # ends the process on some models of the older format
-    if options.device == "gpu":
+    if gpu_number(options) is not None:
         _use_gpu(inference, config, options)
     else:
         config.disable_gpu()
@@ -124,7 +125,7 @@ def _precision(inference: Any, options: InferOptions) -> Any:
 def _use_gpu(inference: Any, config: Any, options: InferOptions) -> None:
     precision = _precision(inference, options)
     plain = inference.PrecisionType.Float32 if options.use_trt else precision
-    config.enable_use_gpu(256, 0, plain)
+    config.enable_use_gpu(_POOL, gpu_number(options), plain)
     if not options.use_trt:
         return
     config.enable_tensorrt_engine(
@@ -141,14 +142,17 @@ def _use_gpu(inference: Any, config: Any, options: InferOptions) -> None:
         raise InputError(f"{options.auto_tuned_shape_file}: TensorRT's shape ranges were not written there.")
 
 
-def _gpu_obstacle() -> Optional[str]:
+def _gpu_obstacle(options: InferOptions) -> Optional[str]:
     import paddle
 
     if not paddle.is_compiled_with_cuda():
         hint = f"Install the GPU one: {runtime.GPU_LINE}" if runtime.has_nvidia_gpu() else "Use --device cpu"
-        return f"--device gpu: the installed Paddle is for the CPU. {hint}"
-    if paddle.device.cuda.device_count() == 0:
-        return "--device gpu: Paddle sees no GPU on this machine. Use --device cpu"
+        return f"--device {options.device}: the installed Paddle is for the CPU. {hint}"
+    count = paddle.device.cuda.device_count()
+    if count == 0:
+        return f"--device {options.device}: Paddle sees no GPU on this machine. Use --device cpu"
+    if gpu_number(options) >= count:
+        return f"--device {options.device}: no such GPU (Paddle sees {count}, counted from 0). Use another"
     return None
 
 
@@ -156,7 +160,7 @@ def _collect_shapes(inference: Any, spec: DeploySpec, options: InferOptions, bat
     """Write the shape ranges that TensorRT needs, from runs on the user's own photos."""
     config = inference.Config(str(spec.folder / spec.model), str(spec.folder / spec.params))
     config.disable_glog_info()
-    config.enable_use_gpu(256, 0)
+    config.enable_use_gpu(_POOL, gpu_number(options))
     config.collect_shape_range_info(options.auto_tuned_shape_file)
     predictor = _create(inference, config, spec)
     handle = predictor.get_input_handle(predictor.get_input_names()[0])
