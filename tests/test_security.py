@@ -98,6 +98,21 @@ class TestImports:
             Config(here / "child.yml")
         assert not ran(mark, "guest_d")
 
+    def test_a_flag_is_the_users_own_word(self, here: Path, tmp_path: Path, capsys) -> None:
+        guests = [guest(here / name / "__init__.py") for name in ("guest_h", "guest_i")]
+        path = tiny_config(tmp_path / "none", tmp_path / "config.yml", imports=["guest_h"])
+        flags = ["--opts", "imports=[guest_i]", "model={type: GuestNet}"]
+        code = "from segkit.registry import MODELS\n@MODELS.register\nclass GuestNet:\n"
+        guest(here / "guest_i" / "__init__.py", CODE + code + "    def __init__(self, num_classes: int): ...\n")
+        assert main(["config", str(path), "--check", *flags]) == 0
+        assert [ran(mark, mark.parent.name) for mark in guests] == [False, True]
+        assert Config(path, ["imports=[]"]).data["imports"] == []
+        with pytest.raises(InputError, match=r"config\.yml:\d+: imports: this config lies outside"):
+            Config(path, ["iters=3"])
+        with pytest.raises(InputError, match=r"--opts imports=\[guest_j\]: imports: there is no module 'guest_j'"):
+            Config(path, ["imports=[guest_j]"])
+        assert not ran(guests[0], "guest_h")
+
     def test_any_file_of_a_package_counts(self, here: Path, tmp_path: Path) -> None:
         mark = guest(here / "guest_e" / "__init__.py")
         guest(here / "guest_e" / "inner" / "part.py", "value = 1\n")

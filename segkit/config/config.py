@@ -35,18 +35,24 @@ class Config:
     def __init__(self, path: str | Path, opts: Sequence[str] = (), check: bool = True, trust: bool = False):
         self.path = Path(path)
         self.trust = trust
-        file = merge.read(self.path)
-        import_users_code(merge.giver(file, "imports"), trust)  # first: merging asks components what keys they take
-        self._marked = legacy.normalise(merge.merged(file))
-        self._override(_parse_opts(opts))
+        file, changes = merge.read(self.path), _parse_opts(opts)
+        self._import(merge.giver(file, "imports"), changes)  # first: merging asks components what keys they take
+        self._override(merge.merged(file), changes)
         if check:
             self.check()
 
-    def _override(self, changes: Sequence[tuple[str, Any, Mark]]) -> None:
-        self._marked = copy.deepcopy(self._marked)
-        for path, value, mark in changes:
-            _put(self._marked, path, value, mark)
-        self._marked = legacy.normalise(self._marked)
+    def _import(self, data: MarkedDict, changes: Sequence[tuple[str, Any, Mark]]) -> None:
+        data = copy.deepcopy(data)
+        for change in changes:
+            if change[0].split(".")[0] == "imports":
+                _put(data, *change)
+        import_users_code(data, self.trust)
+
+    def _override(self, data: MarkedDict, changes: Sequence[tuple[str, Any, Mark]]) -> None:
+        data = legacy.normalise(copy.deepcopy(data))
+        for change in changes:
+            _put(data, *change)
+        self._marked = legacy.normalise(data)
         self.data: dict[str, Any] = plain(self._marked)
 
     def problems(self) -> list[str]:
@@ -68,7 +74,8 @@ class Config:
             pairs = [(path, value, Mark(f"{source}{path}")) for path, value in changes.items()]
         else:
             pairs = _parse_opts(changes)
-        other._override(pairs)
+        other._import(self._marked, pairs)
+        other._override(self._marked, pairs)
         other.check()
         return other
 

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 from segkit import runtime
-from segkit.config.source import MarkedDict
+from segkit.config.source import Mark, MarkedDict, MarkedList
 from segkit.errors import InputError
 from segkit.log import logger
 
@@ -25,15 +25,15 @@ def import_users_code(raw: MarkedDict, trust: bool) -> None:
     `trust`. Code that ran once is remembered by its content and not asked about again.
     """
     names = raw.get("imports") or []
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+    if not isinstance(names, MarkedList) or not all(isinstance(name, str) for name in names):
         return
     if "" not in sys.path and str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))
-    for name in names:
+    for name, mark in zip(names, names.marks):
         if name in sys.modules:
             continue
-        place = str(raw.marks["imports"])
-        _allow(name, place, trust or _is_own(Path(raw.marks["imports"].source)))
+        place = str(mark)
+        _allow(name, place, trust or _is_own(mark))
         logger.info("%s: imports: running the code of %s", place, name)
         _import(name, place)
 
@@ -54,9 +54,11 @@ def _missing(name: str, place: str) -> InputError:
     )
 
 
-def _is_own(config: Path) -> bool:
-    """Whether a config lies below the working directory or among the toolkit's own."""
-    folders = config.resolve().parents
+def _is_own(mark: Mark) -> bool:
+    """Whether the user wrote it as a flag, or in a config below the working directory, or it is the toolkit's own."""
+    if mark.line is None:
+        return True
+    folders = Path(mark.source).resolve().parents
     return Path.cwd().resolve() in folders or _OWN_CONFIGS in folders
 
 
