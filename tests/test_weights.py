@@ -14,6 +14,7 @@ from segkit.engine import safetensors
 from segkit.engine.weights import load_objects, load_state, load_weights, save_state, weights_file
 from segkit.errors import InputError
 from segkit.models.unet import UNet
+from segkit.registry import BACKBONES
 
 
 class Net(paddle.nn.Layer):
@@ -236,6 +237,41 @@ def test_without_the_right_to_read_or_write(tmp_path):
     with pytest.raises(InputError, match="cannot be written"):
         save_state(Net().state_dict(), tmp_path / "other.pdparams")
     tmp_path.chmod(0o700)
+
+
+class Deep(paddle.nn.Layer):
+    """Blocks of two matrices each, and a head."""
+
+    def __init__(self, blocks: int, head: bool = True):
+        super().__init__()
+        make = lambda: paddle.nn.Sequential(paddle.nn.Linear(3, 3), paddle.nn.Linear(3, 3))  # noqa: E731
+        self.stage = paddle.nn.Sequential(*(make() for _ in range(blocks)))
+        if head:
+            self.head = paddle.nn.Sequential(paddle.nn.Linear(3, 3), paddle.nn.Linear(3, 2))
+
+
+@pytest.mark.parametrize("theirs, ours, block", [(3, 2, "file  stage.2"), (2, 3, "model stage.2")])
+def test_weights_of_another_depth_are_refused(tmp_path, theirs, ours, block):
+    save_state(Deep(theirs).state_dict(), tmp_path / "model.pdparams")
+    model = Deep(ours)
+    before = values(model)
+    with pytest.raises(
+        InputError, match=rf"model.pdparams: weights of a Deep of another depth, nothing (.|\n)*{block}"
+    ):
+        load_weights(model, tmp_path)
+    assert_same(values(model), before)
+
+
+def test_a_missing_or_further_head_is_no_other_depth(tmp_path):
+    for theirs, ours in ((True, False), (False, True)):
+        save_state(Deep(2, theirs).state_dict(), tmp_path / "model.pdparams")
+        assert len(load_weights(Deep(2, ours), tmp_path).matched) == 8
+
+
+def test_a_deeper_resnets_weights_are_refused(tmp_path):
+    save_state(BACKBONES.get("ResNet34")().state_dict(), tmp_path / "model.pdparams")
+    with pytest.raises(InputError, match=r"weights of a ResNet18 of another depth(.|\n)*file  layer1\.2"):
+        load_weights(BACKBONES.get("ResNet18")(), tmp_path)
 
 
 def test_report_and_partial_load(tmp_path):

@@ -14,6 +14,7 @@ from typing import Any, Mapping
 
 import numpy as np
 
+from segkit.engine.unpickle import cannot_be_read
 from segkit.errors import InputError
 from segkit.io import write_bytes_atomic
 
@@ -30,7 +31,7 @@ def read(path: Path) -> dict[str, np.ndarray]:
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}). Check the path and its permissions.") from error
+        raise cannot_be_read(path, error) from error
     try:
         header, body = _header(data)
         return {name: _array(node, body) for name, node in header.items() if name != "__metadata__"}
@@ -62,9 +63,14 @@ def _array(node: dict[str, Any], body: memoryview) -> np.ndarray:
     if end - begin != math.prod(shape) * kind.itemsize:
         raise ValueError(f"{end - begin} bytes for shape {shape} of {node['dtype']}")
     array = np.frombuffer(body[begin:end], kind).reshape(shape)
-    if node["dtype"] == "BF16":  # the upper half of a float32
-        return (array.astype(np.uint32) << 16).view(np.float32)
+    if node["dtype"] == "BF16":
+        return from_bfloat16(array)
     return array.copy()  # aligned, and free of the file's bytes
+
+
+def from_bfloat16(upper: np.ndarray) -> np.ndarray:
+    """float32 of its upper halves, uint16, as every format stores bfloat16."""
+    return (upper.astype(np.uint32) << 16).view(np.float32)
 
 
 def write(arrays: Mapping[str, np.ndarray], path: Path) -> None:

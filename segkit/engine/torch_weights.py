@@ -9,8 +9,7 @@ from typing import Any, BinaryIO, Callable
 
 import numpy as np
 
-from segkit.engine.unpickle import Refused, Unpickler
-from segkit.errors import InputError
+from segkit.engine.unpickle import Unpickler, told
 
 _ZIP = b"PK\x03\x04"
 _OLD = pickle.dumps(0x1950A86A20F9469CFC6C, protocol=2)  # torch's magic number, a pickle by itself
@@ -34,21 +33,11 @@ def is_torch(path: Path) -> bool:
 def load_torch(path: Path) -> Any:
     """The dicts and arrays of a file of torch.save; bfloat16 as uint16. A damaged file, or one that holds more than
     arrays and plain containers, is an `InputError`."""
-    try:
-        with path.open("rb") as file:
-            if file.read(len(_ZIP)) == _ZIP:
-                return _from_zip(path)
-            file.seek(0)
-            return _from_stream(file, path.stat().st_size)
-    except Refused as refused:
-        raise InputError(
-            f"{path}: refused, because loading it would run code (got {refused}, expected arrays and plain "
-            "containers). Save it again with torch.save(model.state_dict(), ...)."
-        ) from None
-    except Exception as error:  # a damaged pickle may raise anything
-        raise InputError(
-            f"{path}: truncated or not weights of PyTorch ({type(error).__name__}: {error}). Copy or save it again."
-        ) from error
+    with told(path, "weights of PyTorch", "torch.save"), path.open("rb") as file:
+        if file.read(len(_ZIP)) == _ZIP:
+            return _from_zip(path)
+        file.seek(0)
+        return _from_stream(file, path.stat().st_size)
 
 
 def _from_zip(path: Path) -> Any:

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import codecs
 import collections
+import contextlib
 import pickle
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from segkit.errors import InputError
 
 
 def _latin1(text: str, encoding: str = "latin1") -> bytes:
@@ -37,6 +42,32 @@ for _kind in (tuple, list, dict, set, frozenset, bytearray, complex, int, float,
 
 class Refused(Exception):
     """The file asks for a class that is neither an array nor a plain container; the text is its name."""
+
+
+@contextlib.contextmanager
+def told(path: Path, kind: str, saved_with: str) -> Iterator[None]:
+    """Whatever goes wrong inside is an `InputError` about the file. `kind`: what it should be; `saved_with`: the call
+    that writes one."""
+    try:
+        yield
+    except InputError:
+        raise
+    except Refused as refused:
+        raise InputError(
+            f"{path}: refused, because loading it would run code (got {refused}, expected arrays and plain "
+            f"containers). Save it again with {saved_with}(model.state_dict(), ...)."
+        ) from None
+    except Exception as error:  # a damaged pickle may raise anything
+        if isinstance(error, OSError) and error.filename is not None:
+            raise cannot_be_read(path, error) from error
+        raise InputError(
+            f"{path}: truncated or not {kind} ({type(error).__name__}: {error}). Copy or save it again."
+        ) from error
+
+
+def cannot_be_read(path: Path, error: OSError) -> InputError:
+    """The message for a file that the system does not give."""
+    return InputError(f"{path}: cannot be read ({error.strerror}). Check the path and its permissions.")
 
 
 class Unpickler(pickle.Unpickler):

@@ -13,12 +13,13 @@ import paddle
 
 from segkit.engine import safetensors
 from segkit.engine.torch_weights import is_torch, load_torch
-from segkit.engine.unpickle import Refused, Unpickler
+from segkit.engine.unpickle import Unpickler, told
 from segkit.errors import InputError, list_problems
 from segkit.io import write_bytes_atomic
 
 PathLike = Union[str, "os.PathLike[str]"]
 
+_OURS = ("a weights file", "paddle.save")
 _NAMES_KEY = "StructuredToParameterName@@"  # paddle.save adds it: state_dict key -> Paddle's own parameter name
 _SLICES_KEY = "UnpackBigParamInfor@@"  # and this to protocol 2 files with arrays beyond 1 GB, which it cuts up
 _ANOTHER_WIDTH = 0.5  # share of arrays of another shape from which on it is not only another head
@@ -46,22 +47,8 @@ def load_objects(path: PathLike) -> Any:
     names that those add. Anything else is an `InputError` that names it, and is not run; so are a truncated file
     and one of another format."""
     path = Path(path)
-    try:
-        with path.open("rb") as file:
-            content = Unpickler(file, encoding="latin1").load()
-    except InputError:
-        raise
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}). Check the path and its permissions.") from error
-    except Refused as refused:
-        raise InputError(
-            f"{path}: refused, because loading it would run code (got {refused}, expected arrays and plain "
-            "containers). Save it again with paddle.save(model.state_dict(), ...)."
-        ) from None
-    except Exception as error:  # a damaged pickle may raise anything
-        raise InputError(
-            f"{path}: truncated or not a weights file ({type(error).__name__}: {error}). Copy or save it again."
-        ) from error
+    with told(path, *_OURS), path.open("rb") as file:
+        content = Unpickler(file, encoding="latin1").load()
     if isinstance(content, dict):
         content.pop(_NAMES_KEY, None)
     return content
@@ -75,12 +62,8 @@ def load_state(path: PathLike) -> dict[str, np.ndarray]:
         return safetensors.read(path)
     content = load_torch(path) if is_torch(path) else load_objects(path)
     wrapped = [content.get(key) for key in _WRAPPERS] if isinstance(content, dict) else []
-    try:
+    with told(path, *_OURS):  # the parts of a large array may not fit
         state = next(filter(None, map(_arrays, [content, *wrapped])), {})
-    except (KeyError, TypeError, ValueError) as error:  # the parts of a large array do not fit
-        raise InputError(
-            f"{path}: truncated or not a weights file ({type(error).__name__}: {error}). Copy or save it again."
-        ) from error
     if not state:
         raise InputError(f"{path}: holds no arrays. Give a file made by paddle.save(model.state_dict(), ...).")
     return state
@@ -96,8 +79,8 @@ def _arrays(content: Any) -> dict[str, np.ndarray]:
             value = value[1]
         if isinstance(value, (np.ndarray, np.generic)) and value.dtype.kind in "biufc":
             value = np.asarray(value)
-            if value.dtype == np.uint16:  # Paddle's way of saving bfloat16: the upper half of a float32
-                value = (value.astype(np.uint32) << 16).view(np.float32)
+            if value.dtype == np.uint16:  # Paddle's way of saving bfloat16
+                value = safetensors.from_bfloat16(value)
             found[str(key)] = value
     return found
 
@@ -150,8 +133,8 @@ def load_weights(model: paddle.nn.Layer, path: PathLike, strict: bool = False) -
     """Copy what fits by key and shape into the model, and say what did not.
 
     Keys go through the model's `key_map` where it has one: a dict of prefixes (file's -> model's) or a method
-    key -> key, None for what is left out. Nothing fitting is an `InputError`, and so is another width (more than a
-    head of another shape); with `strict`, anything not fitting is. The model is unchanged then.
+    key -> key, None for what is left out. Nothing fitting is an `InputError`, and so are another width (more than a
+    head of another shape) and another depth; with `strict`, anything not fitting is. The model is unchanged then.
     """
     file = weights_file(path)
     state = _renamed(load_state(file), getattr(model, "key_map", None))
@@ -176,6 +159,13 @@ def load_weights(model: paddle.nn.Layer, path: PathLike, strict: bool = False) -
             "arguments, or give weights of its own size."
         )
         raise InputError(list_problems(title, report.problems(), limit=5))
+    other = _of_another_depth(state, own)
+    if other:
+        title = (
+            f"{file}: weights of a {name} of another depth, nothing was loaded (these blocks are in one of the two "
+            "alone). Choose the model that they are of, or give its own weights."
+        )
+        raise InputError(list_problems(title, other, limit=5))
     if strict and not report.complete:
         title = f"{file}: the weights are not those of this {name}. Give its own weights, or correct the config."
         raise InputError(list_problems(title, report.problems()))
@@ -189,6 +179,32 @@ def _is_another_width(report: LoadReport, own: Mapping[str, Any]) -> bool:
     """Told by matrices and kernels: BatchNorms may fit by chance, as many of ResNet50's do in ResNet18."""
     wrong = sum(len(want) > 1 for _, _, want in report.shape_mismatch)
     return wrong > _ANOTHER_WIDTH * (wrong + sum(own[key].ndim > 1 for key in report.matched))
+
+
+def _of_another_depth(state: Mapping[str, Any], own: Mapping[str, Any]) -> list[str]:
+    """The numbered blocks that only the file or only the model has, where both have others of the same make: so is a
+    deeper ResNet told from a mere classification head."""
+    theirs, ours = _blocks(state), _blocks(own)
+    both = theirs.keys() & ours.keys()
+    same = {block for block in both if theirs[block] == ours[block]}
+    makes = {(stack, frozenset(ours[stack, number])) for stack, number in same}
+    return [
+        f"{where} {stack}.{number}"
+        for where, blocks in (("file ", theirs), ("model", ours))
+        for (stack, number), kernels in blocks.items()
+        if (stack, number) not in both and len(kernels) > 1 and (stack, frozenset(kernels)) in makes
+    ]
+
+
+def _blocks(arrays: Mapping[str, Any]) -> dict[tuple[str, int], set[str]]:
+    """(name of a list of layers, number in it) -> the names of the kernels and matrices in there."""
+    found: dict[tuple[str, int], set[str]] = {}
+    for key, array in arrays.items():
+        parts = key.split(".")
+        for place, part in enumerate(parts if array.ndim > 1 else ()):
+            if part.isdigit():
+                found.setdefault((".".join(parts[:place]), int(part)), set()).add(".".join(parts[place + 1 :]))
+    return found
 
 
 def _shape(array: Any) -> list[int]:
