@@ -316,6 +316,23 @@ def test_impossible_layouts_are_refused(make_it, message):
         make_it()
 
 
+@pytest.mark.parametrize("bands", [51, 52, 60])
+def test_enet_of_more_bands_than_its_first_stage_is_wide(bands):
+    model = build(MODELS, {"type": "ENet"}, num_classes=2, in_channels=bands)
+    model(noise(1, bands, 24, 40))[0].mean().backward()
+    model.eval()
+    assert model(noise(1, bands, 24, 40))[0].shape == [1, 2, 24, 40]
+
+
+def test_espnetv2_looks_at_direct_neighbours_alone():
+    # What the published weights are of: Paddle leaves the dilation out where the padding is "same".
+    conv = build(MODELS, {"type": "ESPNetV2"}, num_classes=2).eesp_psp[0].spp_modules[3]
+    x = paddle.zeros([1, conv.weight.shape[0], 9, 9])
+    x[:, :, 4, 4] = 1
+    rows, columns = np.nonzero(conv(x).abs().sum([0, 1]).numpy())
+    assert (rows.min(), rows.max(), columns.min(), columns.max()) == (3, 5, 3, 5)
+
+
 def test_building_one_model_imports_no_other():
     code = (
         "import sys; from segkit.registry import MODELS; MODELS.get('PSPNet')(2);"

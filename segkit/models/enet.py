@@ -75,8 +75,10 @@ class _Down(nn.Layer):
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         pooled, places = F.max_pool2d(x, 2, 2, return_mask=True)
         y = self.ext_regul(self.ext_conv3(self.ext_conv2(self.ext_conv1(x))))
-        more = paddle.zeros_like(y[:, pooled.shape[1] :])
-        return self.out_activation(paddle.concat([pooled, more], axis=1) + y), places
+        width = y.shape[1]
+        if pooled.shape[1] < width:
+            pooled = paddle.concat([pooled, paddle.zeros_like(y[:, pooled.shape[1] :])], axis=1)
+        return self.out_activation(pooled[:, :width] + y), places
 
 
 class _Up(nn.Layer):

@@ -1,5 +1,8 @@
-"""ESPNetV2: depthwise convolutions of several dilations side by side (Mehta et al.,
-https://arxiv.org/abs/1811.11431)."""
+"""ESPNetV2: depthwise convolutions side by side (Mehta et al., https://arxiv.org/abs/1811.11431).
+
+The paper's are dilated, each by another number. PaddleSeg asks for them with padding "same", for which Paddle leaves
+the dilation out: the published weights are of plain 3x3 convolutions, and so are these.
+"""
 
 from __future__ import annotations
 
@@ -9,51 +12,31 @@ import paddle
 import paddle.nn.functional as F
 from paddle import Tensor, nn
 
-from segkit.models.layers import ConvBN, kaiming_normal, resize_to
-from segkit.models.prelu import ConvBNPReLU
+from segkit.models.layers import ConvBN, kaiming_normal, raise_to
+from segkit.models.prelu import ConvBNPReLU, OneSlope
 from segkit.registry import MODELS
 
-_NEAR, _FAR = (1, 1, 2, 3), (1, 2, 3, 4)  # dilations of the branches
 _REPEATS = (3, 7)  # blocks at 1/8 and 1/16
 _BRANCHES = 4
-
-
-def _raise(x: Tensor, like: Tensor) -> Tensor:
-    return resize_to(x, like, align_corners=True)
 
 
 def _halved(x: Tensor) -> Tensor:
     return F.avg_pool2d(x, 3, stride=2, padding=1)
 
 
-class _BNPReLU(nn.Layer):
-    """BatchNorm and a PReLU with one slope. [N, C, h, w] -> the same shape."""
-
-    def __init__(self, channels: int):
-        super().__init__()
-        self._batch_norm = nn.BatchNorm2D(channels)
-        self._prelu = nn.Sequential(("act_func", nn.PReLU()))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self._prelu(self._batch_norm(x))
-
-
 class _Spatial(nn.Layer):
-    """Channels reduced, each convolved with four dilations, and mixed again in four groups, beside a shortcut where
-    the shape stays. [N, in, h, w] -> [N, out, h/stride, w/stride]; with a stride the activation is left to whoever
+    """Channels reduced, each convolved four times, and mixed again in four groups, beside a shortcut where the shape
+    stays. [N, in, h, w] -> [N, out, h/stride, w/stride]; with a stride the activation is left to whoever
     adds to it."""
 
-    def __init__(self, in_channels: int, out_channels: int, dilations: tuple[int, ...], stride: int = 1):
+    def __init__(self, in_channels: int, out_channels: int, stride: int = 1):
         super().__init__()
         width = out_channels // _BRANCHES
         self.group_conv_in = ConvBNPReLU(in_channels, width, 1, groups=_BRANCHES, bias=False)
         self.spp_modules = nn.LayerList(
-            [
-                nn.Conv2D(width, width, 3, stride, "same", dilation, groups=width, bias_attr=False)
-                for dilation in dilations
-            ]
+            [nn.Conv2D(width, width, 3, stride, "same", groups=width, bias_attr=False) for _ in range(_BRANCHES)]
         )
-        self.bn_act = _BNPReLU(out_channels)
+        self.bn_act = OneSlope(out_channels)
         self.group_conv_out = ConvBN(out_channels, out_channels, 1, groups=_BRANCHES, bias=False)
         self._act = nn.PReLU()  # with a stride in published weights alone
         self.stride, self.shortcut = stride, in_channels == out_channels
@@ -76,7 +59,7 @@ class _Down(nn.Layer):
 
     def __init__(self, in_channels: int, out_channels: int, bands: int):
         super().__init__()
-        self.eesp = _Spatial(in_channels, out_channels - in_channels, _FAR, stride=2)
+        self.eesp = _Spatial(in_channels, out_channels - in_channels, stride=2)
         self.shortcut_layer = nn.Sequential(
             ConvBNPReLU(bands, bands, 3, bias=False), ConvBN(bands, out_channels, 1, bias=False)
         )
@@ -94,9 +77,9 @@ class _Backbone(nn.Layer):
         self.level1 = ConvBNPReLU(bands, widths[0], 3, stride=2, bias=False)
         self.level2 = _Down(widths[0], widths[1], bands)
         self.level3_0 = _Down(widths[1], widths[2], bands)
-        self.level3 = nn.Sequential(*(_Spatial(widths[2], widths[2], _FAR) for _ in range(_REPEATS[0])))
+        self.level3 = nn.Sequential(*(_Spatial(widths[2], widths[2]) for _ in range(_REPEATS[0])))
         self.level4_0 = _Down(widths[2], widths[3], bands)
-        self.level4 = nn.Sequential(*(_Spatial(widths[3], widths[3], _NEAR) for _ in range(_REPEATS[1])))
+        self.level4 = nn.Sequential(*(_Spatial(widths[3], widths[3]) for _ in range(_REPEATS[1])))
         kaiming_normal(self)
 
     def forward(self, x: Tensor) -> list[Tensor]:
@@ -123,7 +106,7 @@ class _Pyramid(nn.Layer):
         maps, smaller = [x], x
         for stage in self.stages:
             smaller = F.avg_pool2d(smaller, 3, stride=2, padding="SAME")
-            maps.append(_raise(stage(smaller), x))
+            maps.append(raise_to(stage(smaller), x))
         return self.project(paddle.concat(maps, axis=1))
 
 
@@ -151,9 +134,9 @@ class ESPNetV2(nn.Layer):
         widths = [min(32, width), width * 2, width * 4, width * 8]
         self.backbone = _Backbone(in_channels, widths)
         self.proj_l4_c = ConvBNPReLU(widths[3], widths[2], 1, bias=False)
-        self.eesp_psp = nn.Sequential(_Spatial(2 * widths[2], widths[2], _NEAR), _Pyramid(widths[2]))
+        self.eesp_psp = nn.Sequential(_Spatial(2 * widths[2], widths[2]), _Pyramid(widths[2]))
         self.project_l3 = nn.Sequential(nn.Dropout2D(drop_prob), nn.Conv2D(widths[2], num_classes, 1, bias_attr=False))
-        self.act_l3 = _BNPReLU(num_classes)
+        self.act_l3 = OneSlope(num_classes)
         self.project_l2 = ConvBNPReLU(widths[1] + num_classes, num_classes, 1, bias=False)
         self.project_l1 = nn.Sequential(
             nn.Dropout2D(drop_prob), nn.Conv2D(widths[0] + num_classes, num_classes, 1, bias_attr=False)
@@ -162,11 +145,11 @@ class ESPNetV2(nn.Layer):
 
     def forward(self, x: Tensor) -> list[Tensor]:
         half, quarter, eighth, sixteenth = self.backbone(x)
-        merged = paddle.concat([eighth, _raise(self.proj_l4_c(sixteenth), eighth)], axis=1)
+        merged = paddle.concat([eighth, raise_to(self.proj_l4_c(sixteenth), eighth)], axis=1)
         coarse = self.act_l3(self.project_l3(self.eesp_psp(merged)))
-        merged = self.project_l2(paddle.concat([quarter, _raise(coarse, quarter)], axis=1))
-        merged = self.project_l1(paddle.concat([half, _raise(merged, half)], axis=1))
-        scores = [_raise(merged, x)]
+        merged = self.project_l2(paddle.concat([quarter, raise_to(coarse, quarter)], axis=1))
+        merged = self.project_l1(paddle.concat([half, raise_to(merged, half)], axis=1))
+        scores = [raise_to(merged, x)]
         if self.training:
-            scores.append(_raise(_raise(_raise(coarse, quarter), half), x))
+            scores.append(raise_to(raise_to(raise_to(coarse, quarter), half), x))
         return scores

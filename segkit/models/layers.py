@@ -216,6 +216,11 @@ def fill_to(x: Tensor, size: int) -> Tensor:
 
 
 @paddle.jit.not_to_static
+def raise_to(x: Tensor, like: Tensor) -> Tensor:
+    """[N, C, h, w] -> [N, C, H, W], bilinearly at `like`'s size with the corners' pixels in place."""
+    return resize_to(x, like, align_corners=True)
+
+
 def unpool(x: Tensor, places: Tensor, like: Tensor) -> Tensor:
     """Values [N, C, h, w] at their `places` in a map of `like`'s size [N, C, H, W], zeros elsewhere."""
     flat = paddle.zeros_like(like).flatten(2)

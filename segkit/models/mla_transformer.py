@@ -11,16 +11,12 @@ from paddle import Tensor, nn
 
 from segkit.errors import InputError
 from segkit.models.backboned import BackboneModel
-from segkit.models.layers import ConvBN, ConvBNReLU, resize_to, sides
+from segkit.models.layers import ConvBN, ConvBNReLU, raise_to, sides
 from segkit.registry import MODELS
 
 
 def _conv(in_channels: int, out_channels: int) -> ConvBNReLU:
     return ConvBNReLU(in_channels, out_channels, 3, bias=False)
-
-
-def _raise(x: Tensor, like: Tensor) -> Tensor:
-    return resize_to(x, like, align_corners=True)
 
 
 def _double(x: Tensor) -> Tensor:
@@ -85,9 +81,9 @@ class MLATransformer(BackboneModel):
         )
 
     def answers(self, maps: list[Tensor]) -> list[Tensor]:
-        levels = [self.conv0(maps[0]), _raise(self.conv1(maps[1]), maps[0])]
-        levels.append(_raise(self.conv22(_double(self.conv21(maps[2]))), maps[0]))
-        levels.append(_raise(self.conv33(_double(self.conv32(_double(self.conv31(maps[3]))))), maps[0]))
+        levels = [self.conv0(maps[0]), raise_to(self.conv1(maps[1]), maps[0])]
+        levels.append(raise_to(self.conv22(_double(self.conv21(maps[2]))), maps[0]))
+        levels.append(raise_to(self.conv33(_double(self.conv32(_double(self.conv31(maps[3]))))), maps[0]))
         for finer in (2, 1, 0):
             levels[finer] = levels[finer] + levels[finer + 1]
         scores = [self.cls(self.mlahead(levels))]

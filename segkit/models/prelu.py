@@ -7,6 +7,10 @@ from paddle import Tensor, nn
 from segkit.models.layers import ConvBN, Padding
 
 
+def _one_slope() -> nn.Sequential:
+    return nn.Sequential(("act_func", nn.PReLU()))
+
+
 class BNPReLU(nn.Layer):
     """BatchNorm and a PReLU with a slope for each channel. [N, C, h, w] -> the same shape."""
 
@@ -17,6 +21,18 @@ class BNPReLU(nn.Layer):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.act(self.bn(x))
+
+
+class OneSlope(nn.Layer):
+    """`BNPReLU` with one slope for all channels."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self._batch_norm = nn.BatchNorm2D(channels)
+        self._prelu = _one_slope()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self._prelu(self._batch_norm(x))
 
 
 class ConvBNPReLU(ConvBN):
@@ -33,7 +49,7 @@ class ConvBNPReLU(ConvBN):
         bias: bool = True,
     ):
         super().__init__(in_channels, out_channels, kernel_size, stride, padding, groups=groups, bias=bias)
-        self._prelu = nn.Sequential(("act_func", nn.PReLU()))
+        self._prelu = _one_slope()
 
     def forward(self, x: Tensor) -> Tensor:
         return self._prelu(super().forward(x))

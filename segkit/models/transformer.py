@@ -107,12 +107,19 @@ class TransformerBlock(nn.Layer):
         return x + self.drop_path(self.mlp(self.norm2(x)))
 
 
-def transformer_start(model: nn.Layer) -> None:
-    """Linear layers' weights from a normal distribution of 0.02 cut at 2, convolutions' by fan_out; biases 0."""
-    draw, zero = nn.initializer.TruncatedNormal(std=0.02), nn.initializer.Constant(0.0)
+def draw_linears(model: nn.Layer) -> None:
+    """Draw every Linear's weight anew from a normal distribution of 0.02 cut at 2."""
+    draw = nn.initializer.TruncatedNormal(std=0.02)
     for layer in model.sublayers():
         if isinstance(layer, nn.Linear):
             draw(layer.weight)
+
+
+def transformer_start(model: nn.Layer) -> None:
+    """Linear layers' weights from a normal distribution of 0.02 cut at 2, convolutions' by fan_out; biases 0."""
+    draw_linears(model)
+    zero = nn.initializer.Constant(0.0)
+    for layer in model.sublayers():
         if isinstance(layer, (nn.Linear, nn.Conv2D)) and layer.bias is not None:
             zero(layer.bias)
     layers.fan_out_normal(model)

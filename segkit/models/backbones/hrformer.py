@@ -10,8 +10,9 @@ import paddle
 import paddle.nn.functional as F
 from paddle import Tensor, nn
 
+from segkit.models.backbones.hrnet import NumberedTransition
 from segkit.models.layers import ConvBN, ConvBNReLU, normal_weights, resize_to, sides
-from segkit.models.transformer import DropPath
+from segkit.models.transformer import DropPath, draw_linears
 from segkit.models.windows import add_positions, filled, from_windows, offsets, positions, to_windows
 from segkit.registry import BACKBONES
 
@@ -134,6 +135,14 @@ def _conv(in_channels: int, out_channels: int, stride: int) -> ConvBNReLU:
     return ConvBNReLU(in_channels, out_channels, 3, stride=stride, padding=1, bias=False)
 
 
+def _halved(in_channels: int, out_channels: int) -> nn.Sequential:
+    return nn.Sequential(nn.Sequential(_conv(in_channels, out_channels, 2)))
+
+
+def _widened(in_channels: int, out_channels: int) -> nn.Sequential:
+    return nn.Sequential(_conv(in_channels, out_channels, 1))
+
+
 class HRFormer(nn.Layer):
     """[N, in_channels, H, W] -> one map at 1/4: all four branches' maps, raised and concatenated.
 
@@ -158,27 +167,12 @@ class HRFormer(nn.Layer):
         before = [256]
         for number, (modules, size) in enumerate(zip(self.modules, self.windows), 2):
             widths = [self.width * 2**branch for branch in range(number)]
-            setattr(self, f"transition{number - 1}", self._transition(before, widths))
+            setattr(self, f"transition{number - 1}", NumberedTransition(before, widths, _halved, _widened))
             setattr(self, f"stage{number}", self._stage(widths, modules, size, drops))
             before = widths
         self.feat_channels = [sum(before)]
         normal_weights(self, 0.001)
-        draw = nn.initializer.TruncatedNormal(std=0.02)
-        for layer in self.sublayers():
-            if isinstance(layer, nn.Linear):
-                draw(layer.weight)
-
-    def _transition(self, before: Sequence[int], after: Sequence[int]) -> nn.LayerList:
-        """For each map afterwards, what makes it."""
-        steps: list[nn.Layer] = []
-        for index, width in enumerate(after):
-            if index >= len(before):  # the coarsest one at half its size
-                steps.append(nn.Sequential(nn.Sequential(_conv(before[-1], width, 2))))
-            elif width != before[index]:
-                steps.append(nn.Sequential(_conv(before[index], width, 1)))
-            else:
-                steps.append(nn.Identity())
-        return nn.LayerList(steps)
+        draw_linears(self)
 
     def _stage(self, widths: Sequence[int], modules: int, size: int, drops: Iterator[float]) -> nn.Sequential:
         rounds = [[next(drops) for _ in range(self.blocks)] for _ in range(modules)]
@@ -187,9 +181,7 @@ class HRFormer(nn.Layer):
     def forward(self, x: Tensor) -> list[Tensor]:
         maps = [self.layer1(self.conv2(self.conv1(x)))]
         for number in range(2, len(self.modules) + 2):
-            steps = getattr(self, f"transition{number - 1}")
-            given = [*maps, *maps[-1:] * (len(steps) - len(maps))]
-            maps = getattr(self, f"stage{number}")([step(x) for step, x in zip(steps, given)])
+            maps = getattr(self, f"stage{number}")(getattr(self, f"transition{number - 1}")(maps))
         raised = [resize_to(coarse, maps[0], align_corners=True) for coarse in maps[1:]]
         return [paddle.concat([maps[0], *raised], axis=1)]
 

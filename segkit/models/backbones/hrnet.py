@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from typing import Sequence
+from typing import Callable, Sequence
 
 import paddle
 import paddle.nn.functional as F
@@ -12,6 +12,8 @@ from paddle import Tensor, nn
 from segkit.models.attention import attentive_mean
 from segkit.models.layers import ConvBN, ConvBNReLU, Padding, normal_weights, resize_to, to_map
 from segkit.registry import BACKBONES
+
+_Make = Callable[[int, int], nn.Layer]
 
 
 class Bottleneck(nn.Layer):
@@ -175,6 +177,24 @@ class Transition(nn.Layer):
     def forward(self, maps: list[Tensor]) -> list[Tensor]:
         given = [*maps, *maps[-1:] * (len(self.names) - len(maps))]
         return [x if name is None else getattr(self, name)(x) for name, x in zip(self.names, given)]
+
+
+class NumberedTransition(nn.LayerList):
+    """`Transition` under the keys 0, 1, ...: `halve(in, out)` makes the layer of a new map, `widen(in, out)` that of a
+    map of another width."""
+
+    def __init__(self, before: Sequence[int], after: Sequence[int], halve: _Make, widen: _Make):
+        steps: list[nn.Layer] = []
+        for index, width in enumerate(after):
+            if index >= len(before):
+                steps.append(halve(before[-1], width))
+            else:
+                steps.append(nn.Identity() if width == before[index] else widen(before[index], width))
+        super().__init__(steps)
+
+    def forward(self, maps: list[Tensor]) -> list[Tensor]:
+        given = [*maps, *maps[-1:] * (len(self) - len(maps))]
+        return [step(x) for step, x in zip(self, given)]
 
 
 class _HRNet(nn.Layer):

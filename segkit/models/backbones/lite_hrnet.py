@@ -9,6 +9,7 @@ import paddle
 import paddle.nn.functional as F
 from paddle import Tensor, nn
 
+from segkit.models.backbones.hrnet import NumberedTransition
 from segkit.models.layers import ConvBN, normal_weights, resize_to
 from segkit.registry import BACKBONES
 
@@ -157,6 +158,14 @@ class _Head(nn.Layer):
         return found[::-1]
 
 
+def _halved(in_channels: int, out_channels: int) -> nn.Sequential:
+    return nn.Sequential(_separable(in_channels, out_channels, 2, relu=True))
+
+
+def _widened(in_channels: int, out_channels: int) -> nn.Sequential:
+    return _separable(in_channels, out_channels, 1, relu=True)
+
+
 class LiteHRNet(nn.Layer):
     """[N, in_channels, H, W] -> four maps at 1/4, 1/8, 1/16 and 1/32, for any H and W.
 
@@ -179,7 +188,7 @@ class LiteHRNet(nn.Layer):
         before: Sequence[int] = [_STEM]
         for stage, modules in enumerate(self.modules):
             widths = _WIDTHS[: stage + 2]
-            setattr(self, f"transition{stage}", self._transition(before, widths))
+            setattr(self, f"transition{stage}", NumberedTransition(before, widths, _halved, _widened))
             setattr(self, f"stage{stage}", nn.Sequential(*(_Module(widths) for _ in range(modules))))
             before = widths
         self.feat_channels = list(before)
@@ -193,24 +202,10 @@ class LiteHRNet(nn.Layer):
                 layer.norm._use_global_stats = True
                 layer.norm.weight.stop_gradient = layer.norm.bias.stop_gradient = True
 
-    def _transition(self, before: Sequence[int], after: Sequence[int]) -> nn.LayerList:
-        """For each map afterwards, what makes it."""
-        steps: list[nn.Layer] = []
-        for index, width in enumerate(after):
-            if index >= len(before):  # the coarsest one at half its size
-                steps.append(nn.Sequential(_separable(before[-1], width, 2, relu=True)))
-            elif width != before[index]:
-                steps.append(_separable(before[index], width, 1, relu=True))
-            else:
-                steps.append(nn.Identity())
-        return nn.LayerList(steps)
-
     def forward(self, x: Tensor) -> list[Tensor]:
         maps = [self.stem(x)]
         for stage in range(len(self.modules)):
-            steps = getattr(self, f"transition{stage}")
-            given = [*maps, *maps[-1:] * (len(steps) - len(maps))]
-            maps = getattr(self, f"stage{stage}")([step(x) for step, x in zip(steps, given)])
+            maps = getattr(self, f"stage{stage}")(getattr(self, f"transition{stage}")(maps))
         return maps if self.head_layer is None else self.head_layer(maps)
 
 

@@ -10,7 +10,7 @@ import paddle
 from paddle import Tensor, nn
 
 from segkit.models.layers import sides
-from segkit.models.transformer import TransformerBlock
+from segkit.models.transformer import TransformerBlock, draw_linears
 from segkit.models.windows import add_positions, filled, from_windows, offsets, positions, to_windows
 from segkit.registry import BACKBONES
 
@@ -136,10 +136,7 @@ class SwinTransformer(nn.Layer):
                 self.layers[stage].downsample = _Merge(channels)
             setattr(self, f"norm{stage}", nn.LayerNorm(channels))
         self.pretrained = pretrained
-        draw = nn.initializer.TruncatedNormal(std=0.02)
-        for layer in self.sublayers():
-            if isinstance(layer, nn.Linear):
-                draw(layer.weight)
+        draw_linears(self)
 
     def forward(self, x: Tensor) -> list[Tensor]:
         x = self.pos_drop(self.patch_embed(x))
