@@ -52,6 +52,13 @@ def _regions(plane: np.ndarray) -> list[np.ndarray]:
     return found
 
 
+def column_runs(plane: np.ndarray) -> np.ndarray:
+    """Lengths of the runs of a plane of 0 and 1 down its columns as COCO counts them, the zeros first: int64 [n]."""
+    flat = np.concatenate([np.zeros(1, plane.dtype), plane.ravel(order="F")])
+    ends = np.flatnonzero(flat[1:] != flat[:-1])
+    return np.diff(ends, prepend=0, append=plane.size)
+
+
 def rings(plane: np.ndarray, tolerance: float = 0.0) -> list[list[list[list[int]]]]:
     """Closed rings [x, y] along the edges of the pixels of a plane of 0 and 1: for each part its outline, then holes.
 

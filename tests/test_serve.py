@@ -181,6 +181,16 @@ def test_simpler_polygons():
     assert len(rings(speck)[0]) == 2 and rings(speck, 10.0) == []
 
 
+def test_an_overlay_that_no_jpeg_can_hold():
+    image = np.zeros((2, 65_501, 3), np.uint8)
+    classes = results.Classes(["a"], full_palette(None), 1)
+    with pytest.raises(Refused, match=r"at most 65500 pixels a side \(got 65501x2, .*Ask for format=overlay"):
+        results.encode(results.Wanted("overlay_jpeg"), image[..., 0], image, classes, "m")
+    assert pixels(results.encode(results.Wanted("overlay"), image[..., 0], image, classes, "m")).shape == image.shape
+    most = results.encode(results.Wanted("overlay_jpeg"), image[:, 1:, 0], image[:, 1:], classes, "m")
+    assert pixels(most).shape == (2, 65_500, 3)
+
+
 def test_unlabelled_pixels_and_several_labels():
     classes = results.Classes(["a", "b"], full_palette(None), 2)
     mask = np.array([[0, 1, 255], [255, 255, 1]], np.uint8)
@@ -503,6 +513,23 @@ def test_a_refused_body_is_read_to_its_end_so_that_the_reply_is_seen(hurried):
         head = "POST /predict HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 99999999\r\n\r\n"
         asking.sendall(head.encode())
         assert asking.recv(1000).startswith(b"HTTP/1.1 413")
+
+
+def test_a_client_that_hangs_up_is_no_error_of_ours(hurried, service):
+    def count(status):
+        found = re.findall(rf'segkit_requests_total\{{.*status="{status}"\}} (\S+)', service.metrics.text().decode())
+        return sum(map(float, found))
+
+    before = count(499), count(500)
+    for kind in ("image/png", "multipart/form-data; boundary=x"):
+        with socket.create_connection(hurried, timeout=10) as connection:
+            head = f"POST /predict HTTP/1.1\r\nHost: a\r\nContent-Type: {kind}\r\nContent-Length: 1000\r\n\r\n--x\r\n"
+            connection.sendall(head.encode())
+            time.sleep(0.1)
+    end = time.monotonic() + 5
+    while count(499) < before[0] + 2 and time.monotonic() < end:
+        time.sleep(0.02)
+    assert (count(499), count(500)) == (before[0] + 2, before[1])
 
 
 # -- a server of its own

@@ -92,6 +92,42 @@ def test_a_photo_is_segmented(served, browser, tmp_path, width, height, dark):
     assert all(url.startswith((address, "blob:", "data:")) for url in browser.run(CAME_FROM))
 
 
+HELD = """(() => { const real = fetch; window.made = 0; window.revoked = [];
+    window.fetch = async (...asked) => {
+      if (String(asked[0]).includes("format=mask")) await new Promise((go) => { window.letGo = go; });
+      return real(...asked); };
+    const make = URL.createObjectURL, end = URL.revokeObjectURL;
+    URL.createObjectURL = (blob) => { made += 1; return make.call(URL, blob); };
+    URL.revokeObjectURL = (url) => { if (url.startsWith("blob:")) revoked.push(url); end.call(URL, url); }; })()"""
+MASK = "document.getElementById('mask')"
+
+
+def test_a_late_mask_is_not_given_out_for_the_next_photo(served, browser, tmp_path):
+    browser.look(1280, 800)
+    browser.go(served[0])
+    browser.run(HELD)
+    for number, name in enumerate("ab"):
+        io.write_png(tmp_path / f"{name}.png", photo(30 + 10 * number, 40))
+
+    def show(name, height):
+        browser.choose("#file", tmp_path / f"{name}.png")
+        browser.wait(f"document.getElementById('status').innerText.startsWith('{name}.png: 40 x {height}')")
+
+    show("a", 30)
+    browser.run(f"{MASK}.click()")
+    browser.wait("window.letGo !== undefined")
+    show("b", 40)
+    browser.run("(letGo(), new Promise((go) => setTimeout(go, 500)))")
+    assert browser.run(f"{MASK}.hasAttribute('href')") is False
+    browser.run(f"delete window.letGo, {MASK}.click()")
+    browser.wait("window.letGo !== undefined")
+    browser.run("letGo()")
+    href = browser.wait(f"{MASK}.href")
+    show("a", 30)
+    assert href in browser.run("revoked") and browser.run(f"{MASK}.hasAttribute('href')") is False
+    assert browser.run("made - revoked.length") == 1  # the photo that is shown
+
+
 def test_a_photo_is_dropped_that_browsers_cannot_show(served, browser, tmp_path):
     browser.look(1280, 800)
     browser.go(served[0])

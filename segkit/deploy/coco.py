@@ -11,7 +11,7 @@ import numpy as np
 
 from segkit import io
 from segkit._cv2 import cv2
-from segkit.polygons import is_background, pieces, seen_from
+from segkit.polygons import column_runs, is_background, pieces, seen_from
 
 
 class CocoFile:
@@ -74,14 +74,11 @@ def _annotation(value: int, plane: np.ndarray, x: int, y: int) -> dict[str, Any]
 
 
 def _crowd(plane: np.ndarray, category: int) -> dict[str, Any]:
-    """Run lengths, column by column and beginning with zeros: crowds have no polygons in COCO."""
-    flat = np.concatenate([[False], plane.ravel(order="F")])
-    ends = np.flatnonzero(flat[1:] != flat[:-1])
-    counts = np.diff(ends, prepend=0, append=plane.size).tolist()
+    """Run lengths: crowds have no polygons in COCO."""
     x, y, width, height = cv2.boundingRect(plane.view(np.uint8))
     return {
         "category_id": category,
-        "segmentation": {"counts": counts, "size": list(plane.shape)},
+        "segmentation": {"counts": column_runs(plane).tolist(), "size": list(plane.shape)},
         "area": int(plane.sum()),
         "bbox": [x, y, width, height],
         "iscrowd": 1,

@@ -10,6 +10,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from segkit import __version__
 from segkit.deploy.serve import metrics as prometheus
@@ -45,6 +46,7 @@ _ERRORS = {
     429: "too many photos wait; Retry-After says for how long",
 }
 
+_GONE = 499  # nobody is there to read it: for the log and the metrics, as nginx counts it
 _PLAIN = {
     404: "there is nothing at this address. /docs tells what there is.",
     405: "this address does not take that method. /docs tells which it takes.",
@@ -81,7 +83,7 @@ class Service:
             data = await _photo(request)
             async with model.room:
                 if await request.is_disconnected():
-                    return Response(status_code=499)  # nobody is there to read it
+                    return Response(status_code=_GONE)
                 body = await model.answer(data, wanted, self.limits, self.pool)
         return Response(body, media_type=MEDIA[wanted.format])
 
@@ -176,6 +178,10 @@ def _add_errors(app: FastAPI) -> None:
     async def refused(request: Request, error: Refused) -> JSONResponse:
         wait = {"retry-after": str(error.retry_after)} if error.retry_after else {}
         return error_reply(error.status, error.message, wait)
+
+    @app.exception_handler(ClientDisconnect)
+    async def gone(request: Request, error: ClientDisconnect) -> Response:
+        return Response(status_code=_GONE)
 
     @app.exception_handler(InputError)
     async def wrong_input(request: Request, error: InputError) -> JSONResponse:

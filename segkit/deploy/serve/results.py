@@ -12,7 +12,7 @@ from segkit import io
 from segkit._cv2 import cv2
 from segkit.deploy.outputs import draw_overlay
 from segkit.deploy.serve.limits import Refused
-from segkit.polygons import rings
+from segkit.polygons import column_runs, rings
 
 MEDIA = {
     "mask": "image/png",
@@ -27,6 +27,7 @@ _ACCEPTED = {
     "application/json": "areas", "application/geo+json": "polygons",
 }  # fmt: skip
 _UNLABELLED = 255
+_LARGEST_JPEG = 65_500  # the coder's own bound, below the format's 65,535
 
 
 @dataclass
@@ -90,6 +91,12 @@ def encode(wanted: Wanted, mask: np.ndarray, image: np.ndarray, classes: Classes
             )
         return io.encode_png(mask, classes.palette)
     if wanted.format.startswith("overlay"):
+        if wanted.format == "overlay_jpeg" and max(image.shape[:2]) > _LARGEST_JPEG:
+            raise Refused(
+                400,
+                f"overlay_jpeg: a JPEG has at most {_LARGEST_JPEG} pixels a side (got {image.shape[1]}x"
+                f"{image.shape[0]}, width x height). Ask for format=overlay, which is a PNG.",
+            )
         drawn = draw_overlay(image, mask, classes.palette)
         if wanted.format == "overlay":
             return io.encode_png(drawn)
@@ -138,14 +145,11 @@ def plane_of(mask: np.ndarray, number: int) -> np.ndarray:
 def run_lengths(plane: np.ndarray) -> dict[str, Any]:
     """COCO's compressed run lengths of a plane of 0 and 1, as pycocotools reads them: `size` [H, W], `counts` text.
 
-    Runs go down the columns and begin with zeros. From the fourth on each is written as its difference to the one
-    two before; numbers in groups of five bits, the lowest first, with a sixth bit where more follow, as characters
-    from "0" on. Source: the data format page of COCO and the mask API's description of `counts`.
+    From the fourth on each run is written as its difference to the one two before; numbers in groups of five bits, the
+    lowest first, with a sixth bit where more follow, as characters from "0" on. Source: the data format page of COCO
+    and the mask API's description of `counts`.
     """
-    flat = plane.T.ravel()
-    edges = np.flatnonzero(np.diff(flat)) + 1
-    bounds = np.concatenate([[0] if flat[:1].any() else [], [0], edges, [flat.size]]).astype(np.int64)
-    runs = np.diff(bounds)
+    runs = column_runs(plane)
     values = runs.copy()
     values[3:] -= runs[1:-2]
     columns, last = [], np.zeros(len(values), bool)

@@ -119,6 +119,7 @@ function show(file, found, seconds) {
   find("view").classList.remove("unseen");
   photo.onerror = () => find("view").classList.add("unseen"); // TIFF, NPY: the server reads them, browsers do not
   photo.src = URL.createObjectURL(file);
+  URL.revokeObjectURL(find("mask").href);
   find("mask").removeAttribute("href");
   find("drop").hidden = true;
   find("view").hidden = find("side").hidden = false;
@@ -157,11 +158,14 @@ find("mask").addEventListener("click", async (event) => {
   const link = find("mask");
   if (link.hasAttribute("href")) return;
   event.preventDefault();
+  const asked = answer; // another photo may be shown before its mask is here
   try {
-    link.href = URL.createObjectURL(await (await post(answer.file, "mask")).blob());
+    const made = await (await post(asked.file, "mask")).blob();
+    if (asked !== answer || link.hasAttribute("href")) return;
+    link.href = URL.createObjectURL(made);
     link.click();
   } catch (error) {
-    say(error.message, true);
+    if (asked === answer) say(error.message, true);
   }
 });
 document.addEventListener("paste", (event) => take(event.clipboardData?.files));
