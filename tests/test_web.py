@@ -135,6 +135,7 @@ def test_masks_are_those_of_the_toolkit(tmp_path):
     [
         ({"onnx": None}, "this folder holds no ONNX model. Export it with --format onnx"),
         ({"multilabel": True}, "several labels a pixel"),
+        ({"scores_are": "distances"}, "scores that are distances are not read here"),
         ({"img_channels": 5}, "photos of 1 or 3 channels (got img_channels: 5)"),
         ({"nodata": -1}, "photos with missing data (nodata: -1)"),
         ({"input_shape": [4, 3, -1, -1]}, "the model takes 4 photos at once"),
@@ -161,6 +162,27 @@ def test_what_a_browser_cannot_do_is_refused(change, message):
     """
     said = node(script, text)
     assert said.startswith("deploy.yaml: ") and message in said
+
+
+def test_only_an_earlier_page_is_removed(tmp_path):
+    def build(dist):
+        done = subprocess.run(["node", "build.mjs", "", dist], cwd=WEB, capture_output=True, text=True, check=False)
+        return done.returncode, done.stderr
+
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "a.png").write_bytes(b"mine")
+    code, said = build(tmp_path / "photos")
+    assert code == 2 and "photos: there are other files in this folder. Give a new one, or one that was" in said
+    assert (tmp_path / "photos" / "a.png").read_bytes() == b"mine"
+    code, said = build(tmp_path / "photos" / "a.png")
+    assert code == 2 and "a.png: cannot be read (ENOTDIR). Give another folder." in said
+    (tmp_path / "dist").mkdir()
+    assert build(tmp_path / "dist") == (0, "")
+    (tmp_path / "dist" / "models").mkdir()
+    (tmp_path / "dist" / "chunk-OLD1.js").write_text("old")
+    assert build(tmp_path / "dist") == (0, "")
+    names = {path.name for path in (tmp_path / "dist").iterdir()}
+    assert {"models", "index.html", "runtime"} <= names and "chunk-OLD1.js" not in names
 
 
 @pytest.fixture(scope="module")
@@ -227,6 +249,13 @@ def test_masks_in_chromium_are_those_of_predict(site, tmp_path):
         assert page.errors == []
 
 
+STREAMS = """(() => { const devices = navigator.mediaDevices, open = devices.getUserMedia.bind(devices);
+    window.streams = [];
+    devices.getUserMedia = async (what) => { const made = await open(what); streams.push(made); return made; };
+    window.live = () => streams.filter((made) => made.getTracks().some((track) => track.readyState == "live")).length;
+})()"""
+
+
 def test_the_page_is_usable(site, tmp_path):
     address, _, _ = site
     io.write_png(tmp_path / "photo.png", photo(60, 80))
@@ -256,8 +285,11 @@ def test_the_page_is_usable(site, tmp_path):
         for width in (390, 1000):
             page.look(width, 800)
             assert page.run("document.documentElement.scrollWidth <= innerWidth") is True
-        page.run("document.querySelector('#webcam').click()")
+        page.run(STREAMS)
+        page.run("for (let n = 0; n < 2; n++) document.querySelector('#webcam').click()")  # a double click
         page.wait("document.querySelector('#time').textContent.startsWith('640 x 480 pixels')")
+        page.wait("streams.length == 2 && live() == 1")
         page.run("document.querySelector('#webcam').click()")
         page.wait(READY)
+        assert page.run("live()") == 0
         assert page.errors == []

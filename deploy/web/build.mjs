@@ -1,6 +1,6 @@
 // npm run build [-- EXPORTED_FOLDER [DIST]]: the page and its runtime into dist/, the exported model into dist/model/.
 import { build } from "esbuild";
-import { copyFile, mkdir, readFile, rm } from "node:fs/promises";
+import { copyFile, mkdir, readdir, readFile, rm } from "node:fs/promises";
 import { basename, join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 import { readSpec } from "./src/deploy.js";
@@ -11,8 +11,22 @@ const dist = target ? resolve(target) : join(here, "dist");
 // Without WebGPU a browser loads the first pair alone, half the size of the second.
 const RUNTIME = ["ort-wasm-simd-threaded", "ort-wasm-simd-threaded.asyncify"];
 
+// What this program makes, and may remove again.
+const MADE = /^((page|worker|chunk-\w+)\.js|index\.html|style\.css|runtime|model)$/;
+
+/** Remove an earlier page. A folder of anything else is refused. */
+async function clear() {
+  const names = await readdir(dist).catch((error) => {
+    if (error.code === "ENOENT") return [];
+    throw new Error(`${dist}: cannot be read (${error.code}). Give another folder.`);
+  });
+  if (names.length && !["index.html", "page.js", "worker.js"].every((name) => names.includes(name))) {
+    throw new Error(`${dist}: there are other files in this folder. Give a new one, or one that was built before.`);
+  }
+  for (const name of names.filter((name) => MADE.test(name))) await rm(join(dist, name), { recursive: true });
+}
+
 async function bundle() {
-  await rm(dist, { recursive: true, force: true });
   await build({
     entryPoints: [join(here, "src/page.js"), join(here, "src/worker.js")],
     outdir: dist,
@@ -41,6 +55,7 @@ async function copyModel(folder) {
 }
 
 try {
+  await clear();
   await bundle();
   if (exported) await copyModel(exported);
   console.log(`${dist}: built. npm run serve shows it.`);

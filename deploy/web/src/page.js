@@ -121,17 +121,21 @@ function drawLegend(mask) {
 
 async function startCamera() {
   part.error.hidden = true;
+  const number = ++shown; // a photo, or another click, may come before the camera is there
   const video = document.createElement("video");
   try {
     video.srcObject = await navigator.mediaDevices.getUserMedia({ video: { facingMode: "environment" } });
     video.muted = video.playsInline = true;
     await video.play();
   } catch (error) {
-    report(new Error(`the webcam cannot be opened (${error.message}). Allow it in the browser, or choose a photo.`));
+    if (number === shown) report(new Error(`the webcam cannot be opened (${error.message}). Allow it in the browser, or choose a photo.`));
+    return;
+  }
+  if (number !== shown) {
+    endStream(video);
     return;
   }
   camera = video;
-  shown += 1;
   part.webcam.setAttribute("aria-pressed", "true");
   part.status.textContent = `Webcam (${model.engine})`;
   try {
@@ -142,8 +146,12 @@ async function startCamera() {
   }
 }
 
+function endStream(video) {
+  video.srcObject.getTracks().forEach((track) => track.stop());
+}
+
 function stopCamera() {
-  camera?.srcObject.getTracks().forEach((track) => track.stop());
+  if (camera) endStream(camera);
   camera = null;
   part.webcam.setAttribute("aria-pressed", "false");
   part.status.textContent = `Ready (${model.engine})`;
