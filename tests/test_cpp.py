@@ -81,6 +81,23 @@ def test_masks_are_those_of_predict(program, tiny, tmp_path, name, transforms):
         assert len(np.unique(expected)) > 1
 
 
+def test_masks_are_named_apart_as_infer_names_them(program, tiny, tmp_path):
+    names = ("a.bmp", "a.jpg", "a.png", "A.PNG", "a_png.png", ".hidden.png", "sub/a.png")
+    for seed, name in enumerate(names):
+        io.write_png(tmp_path / "in" / f"{name}.png", photo(48, 64, seed))
+        (tmp_path / "in" / f"{name}.png").rename(tmp_path / "in" / name)
+    flags = ("--config", tiny.parent / "xml", "--image_path", tmp_path / "in", "--save_dir")
+    assert call(program, *flags, tmp_path / "found")[0] == 0
+    assert run("infer", *flags, tmp_path / "expected", "--backend", "openvino") == 0
+    found, expected = (sorted((tmp_path / part).rglob("*.png")) for part in ("found", "expected"))
+    assert [file.relative_to(tmp_path / "found") for file in found] == [
+        file.relative_to(tmp_path / "expected") for file in expected
+    ]
+    assert len(found) == 6
+    for ours, theirs in zip(found, expected):
+        assert (np.asarray(Image.open(ours)) == np.asarray(Image.open(theirs))).mean() >= 0.999
+
+
 def test_mistakes_are_told(program, tiny, tmp_path):
     io.write_png(tmp_path / "good.png", photo(60, 80))
     (tmp_path / "photos").mkdir()
@@ -119,7 +136,10 @@ def test_mistakes_are_told(program, tiny, tmp_path):
     assert "Resize: there is no argument `size`" in changed(transforms=[{"type": "Resize", "size": 3}])
     assert "Resize: wrong value of `target_size`" in changed(transforms=[{"type": "Resize", "target_size": "a"}])
     assert "the model takes 48 rows and 64 columns, but the transforms give 60 and 80" in changed(transforms=PLAIN)
+    assert f"{tmp_path / 'good.png'}: {tmp_path}" in changed(transforms=PLAIN)
+    assert f"{tmp_path / 'good.png'}: " in changed(img_channels=1, transforms=RESIZE[:1])  # OpenVINO's own words
     assert "Deploy.multilabel is not done by this program" in changed(multilabel=True)
+    assert "Deploy.scores_are is not done by this program (got distances)" in changed(scores_are="distances")
     assert "Deploy.openvino names gone.xml, which is not in" in changed(openvino="gone.xml")
     assert "holds no model that OpenVINO reads. Export it with --format openvino" in changed(openvino=None)
     (tmp_path / "other" / "deploy.yaml").write_text("Deploy:\n  a: [1\n")

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <fstream>
 #include <iterator>
+#include <set>
 
 #include <opencv2/imgcodecs.hpp>
 #include <opencv2/imgproc.hpp>
@@ -96,9 +97,27 @@ Bytes with_palette(const Bytes& gray, const std::vector<cv::Vec3b>& palette) {
   return header;
 }
 
+std::string lower(std::string text) {
+  std::transform(text.begin(), text.end(), text.begin(), [](unsigned char sign) { return std::tolower(sign); });
+  return text;
+}
+
+/// Names that do not collide, also where the file system ignores case: those that infer.py gives.
+void name_apart(std::vector<Photo>& photos) {
+  std::set<std::string> taken;
+  for (Photo& photo : photos) {
+    const std::string stem = photo.name.string(), suffix = photo.path.extension().string().substr(1);
+    std::string name = stem;
+    for (int count = 1; !taken.insert(lower(name)).second; ++count) {
+      name = stem + "_" + suffix + (count == 1 ? "" : "_" + std::to_string(count));
+    }
+    photo.name = name;
+  }
+}
+
 bool is_photo(const fs::path& path) {
-  std::string suffix = path.extension().string();
-  std::transform(suffix.begin(), suffix.end(), suffix.begin(), [](unsigned char sign) { return std::tolower(sign); });
+  if (path.filename().string().front() == '.') return false;
+  const std::string suffix = lower(path.extension().string());
   return std::find(kSuffixes.begin(), kSuffixes.end(), suffix) != kSuffixes.end();
 }
 
@@ -154,8 +173,6 @@ std::vector<Photo> find_photos(const fs::path& path, const fs::path& save_dir) {
   }
   if (photos.empty()) throw InputError(path.string() + ": there is no photo in this folder.");
   std::sort(photos.begin(), photos.end(), [](const Photo& a, const Photo& b) { return a.path < b.path; });
-  for (size_t at = 1; at < photos.size(); ++at) {
-    if (photos[at].name == photos[at - 1].name) photos[at].name += "_" + photos[at].path.extension().string().substr(1);
-  }
+  name_apart(photos);
   return photos;
 }

@@ -59,8 +59,9 @@ void run(const Flags& flags) {
       seconds += std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
       write_mask(folder / (photo.name.string() + ".png"), mask, spec.palette);
       ++done;
-    } catch (const InputError& error) {
-      failed += std::string("\n  ") + error.what();
+    } catch (const std::exception& error) {
+      const std::string text = error.what(), path = photo.path.string();
+      failed += "\n  " + (text.rfind(path, 0) == 0 ? text : path + ": " + text);
     }
   }
   if (done > 0) {
@@ -85,6 +86,9 @@ int main(int count, char** words) {
   } catch (const InputError& error) {
     std::cerr << error.what() << "\n";
     return 2;
+  } catch (const std::exception& error) {
+    std::cerr << "segkit_infer failed: " << error.what() << "\n";
+    return 1;
   }
   return 0;
 }
