@@ -7,6 +7,7 @@ import json
 import os
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -14,9 +15,10 @@ import numpy as np
 from PIL import Image
 
 WARM_UP = 3
+Engine = Callable[[np.ndarray], np.ndarray]  # float32 [1, 3, size, size] -> scores [1, classes, h, w]
 
 
-def paddle_engine(folder: Path):
+def paddle_engine(folder: Path) -> Engine:
     """Paddle Inference with oneDNN as segkit sets it, so that the loop alone differs."""
     os.environ.setdefault("OMP_NUM_THREADS", str(os.cpu_count()))
     from paddle import inference
@@ -31,7 +33,7 @@ def paddle_engine(folder: Path):
     first = predictor.get_input_handle(predictor.get_input_names()[0])
     last = predictor.get_output_handle(predictor.get_output_names()[0])
 
-    def run(x):
+    def run(x: np.ndarray) -> np.ndarray:
         first.copy_from_cpu(x)
         predictor.run()
         return last.copy_to_cpu()
@@ -39,7 +41,7 @@ def paddle_engine(folder: Path):
     return run
 
 
-def openvino_engine(folder: Path):
+def openvino_engine(folder: Path) -> Engine:
     """OpenVINO for the shortest latency in float32, on all cores."""
     import openvino
 

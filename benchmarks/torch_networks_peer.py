@@ -1,22 +1,26 @@
 """U-Net and BiSeNetV2 in torch, layer for layer as segkit builds them; for train_step_peer.py."""
 
+from __future__ import annotations
+
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 
-def conv_bn(before, after, size=3, stride=1, groups=1, relu=False):
+def conv_bn(
+    before: int, after: int, size: int = 3, stride: int = 1, groups: int = 1, relu: bool = False
+) -> nn.Sequential:
     """Convolution with bias and BatchNorm, then ReLU where asked."""
     layers = [nn.Conv2d(before, after, size, stride, size // 2, groups=groups), nn.BatchNorm2d(after)]
     return nn.Sequential(*layers, *[nn.ReLU()] * relu)
 
 
-def depthwise(before, after, stride=1):
+def depthwise(before: int, after: int, stride: int = 1) -> nn.Sequential:
     """Every channel convolved by itself into `after / before` new ones."""
     return conv_bn(before, after, stride=stride, groups=before)
 
 
-def enlarged(x, like):
+def enlarged(x: Tensor, like: Tensor) -> Tensor:
     """`x` bilinearly at the size of `like`."""
     return F.interpolate(x, size=like.shape[2:], mode="bilinear", align_corners=False)
 
@@ -24,7 +28,7 @@ def enlarged(x, like):
 class UNet(nn.Module):
     """The paper's with BatchNorm, bilinear enlarging and padding."""
 
-    def __init__(self, num_classes, base_channels=64):
+    def __init__(self, num_classes: int, base_channels: int = 64):
         super().__init__()
         widths = [base_channels * times for times in (1, 2, 4, 8, 8)]
         self.first = self.pair(3, base_channels)
@@ -35,10 +39,11 @@ class UNet(nn.Module):
         self.head = nn.Conv2d(base_channels, num_classes, 3, padding=1)
 
     @staticmethod
-    def pair(before, after):
+    def pair(before: int, after: int) -> nn.Sequential:
+        """Two 3x3 convolutions with ReLU."""
         return nn.Sequential(conv_bn(before, after, relu=True), conv_bn(after, after, relu=True))
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> list[Tensor]:
         x, skips = self.first(x), []
         for block in self.down:
             skips.append(x)
@@ -52,7 +57,7 @@ class UNet(nn.Module):
 class Gather(nn.Module):
     """BiSeNetV2's gather-and-expansion layer; of stride 2 where the channels change."""
 
-    def __init__(self, before, after):
+    def __init__(self, before: int, after: int):
         super().__init__()
         wide = 6 * before
         if before == after:
@@ -62,7 +67,7 @@ class Gather(nn.Module):
             self.side = nn.Sequential(depthwise(before, before, 2), conv_bn(before, after, 1))
         self.body = nn.Sequential(conv_bn(before, before, relu=True), *middle, conv_bn(wide, after, 1))
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         return F.relu(self.body(x) + self.side(x))
 
 
@@ -74,7 +79,7 @@ class Stem(nn.Module):
         self.conv, self.fuse = conv_bn(3, 16, stride=2, relu=True), conv_bn(32, 16, relu=True)
         self.left = nn.Sequential(conv_bn(16, 8, 1, relu=True), conv_bn(8, 16, stride=2, relu=True))
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         x = self.conv(x)
         return self.fuse(torch.cat([self.left(x), F.max_pool2d(x, 3, 2, 1)], 1))
 
@@ -87,7 +92,7 @@ class Context(nn.Module):
         self.bn, self.mean = nn.BatchNorm2d(128), conv_bn(128, 128, 1, relu=True)
         self.last = nn.Conv2d(128, 128, 3, padding=1)
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         return self.last(self.mean(self.bn(x.mean((2, 3), keepdim=True))) + x)
 
 
@@ -101,7 +106,7 @@ class Aggregation(nn.Module):
         self.keep = nn.Sequential(depthwise(128, 128), nn.Conv2d(128, 128, 1), nn.Sigmoid())
         self.up, self.last = conv_bn(128, 128), conv_bn(128, 128)
 
-    def forward(self, detail, semantic):
+    def forward(self, detail: Tensor, semantic: Tensor) -> Tensor:
         fine = self.fine(detail)
         coarse = enlarged(self.down(detail) * self.keep(semantic), fine)
         return self.last(fine * torch.sigmoid(enlarged(self.up(semantic), fine)) + coarse)
@@ -110,7 +115,7 @@ class Aggregation(nn.Module):
 class BiSeNetV2(nn.Module):
     """In training: five outputs."""
 
-    def __init__(self, num_classes):
+    def __init__(self, num_classes: int):
         super().__init__()
         widths = (3, 64, 64, 64, 64, 64, 128, 128, 128)
         strides = (2, 1, 2, 1, 1, 2, 1, 1)
@@ -126,7 +131,7 @@ class BiSeNetV2(nn.Module):
             for n in (128, 16, 32, 64, 128)
         )
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> list[Tensor]:
         maps = [x]
         for stage in self.semantic:
             maps.append(stage(maps[-1]))

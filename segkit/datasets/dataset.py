@@ -87,7 +87,7 @@ class Dataset:
         self._warned = False
         self._lists = {"train": train_path, "val": val_path, "test": test_path}
         self._check_arguments(class_names)
-        facts = self.info(
+        self._take_facts(
             dataset_root=self.dataset_root,
             num_classes=num_classes,
             ignore_index=ignore_index,
@@ -96,12 +96,6 @@ class Dataset:
             img_channels=img_channels,
             nodata=nodata,
         )
-        self.num_classes: int = facts["num_classes"]
-        self.ignore_index: int = facts["ignore_index"]
-        self.class_names: list[str] = facts["class_names"]
-        self.palette: np.ndarray = facts["palette"]
-        self.img_channels: int = facts["img_channels"]
-        self.nodata: Optional[float] = facts["nodata"]
         self.reduce_zero_label = reduce_zero_label
         self.label_map = check_map(label_map, self.num_classes + reduce_zero_label, self.ignore_index)
         # Colours decode a mask only where someone declared them: guessing would hide a wrong file.
@@ -114,6 +108,15 @@ class Dataset:
         if self.num_classes > 255 and not use_multilabel:
             self.transforms = Compose([self._with_own_padding(t) for t in self.transforms.transforms])
         self._cache = make_cache(cache, self.files, self.img_channels)
+
+    def _take_facts(self, **node: Any) -> None:
+        facts = self.info(**node)
+        self.num_classes: int = facts["num_classes"]
+        self.ignore_index: int = facts["ignore_index"]
+        self.class_names: list[str] = facts["class_names"]
+        self.palette: np.ndarray = facts["palette"]
+        self.img_channels: int = facts["img_channels"]
+        self.nodata: Optional[float] = facts["nodata"]
 
     @classmethod
     def info(cls, **node: Any) -> dict[str, Any]:

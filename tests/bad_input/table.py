@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -39,10 +40,17 @@ class _Evil:
         return print, ("ran",)
 
 
-def _config() -> list[Row]:
-    def row(name: str, *changes: Change) -> Row:
-        return Row(f"config: {name}", CHECK, list(changes))
+def _rows(topic: str, argv: str) -> Callable[..., Row]:
+    """`row(name, *changes)`: what one command meets of one topic."""
 
+    def row(name: str, *changes: Change) -> Row:
+        return Row(f"{topic}: {name}", argv, list(changes))
+
+    return row
+
+
+def _config_files() -> list[Row]:
+    row = _rows("config", CHECK)
     return [
         Row("config: no such file", "config conifg.yml"),
         Row("config: a folder", "config data"),
@@ -60,6 +68,12 @@ def _config() -> list[Row]:
         row("a base that is not there", edit("_base_", "gone.yml")),
         row("a base that is itself", edit("_base_", "config.yml")),
         row("a base that is a number", edit("_base_", 3)),
+    ]
+
+
+def _config_keys() -> list[Row]:
+    row = _rows("config", CHECK)
+    return [
         row("a misspelt key", edit("iterz", 5)),
         row("iters as text", edit("iters", "many")),
         row("iters 0", edit("iters", 0)),
@@ -111,9 +125,7 @@ def _config() -> list[Row]:
 
 
 def _lists() -> list[Row]:
-    def row(name: str, *changes: Change) -> Row:
-        return Row(f"list: {name}", TRAIN, list(changes))
-
+    row = _rows("list", TRAIN)
     return [
         row("absent", remove("data/train.txt")),
         row("empty", write("data/train.txt", "")),
@@ -138,12 +150,8 @@ def _lists() -> list[Row]:
 
 
 def _pictures() -> list[Row]:
-    def row(name: str, *changes: Change) -> Row:
-        return Row(f"photo: {name}", TRAIN, list(changes))
-
-    def label(name: str, *changes: Change) -> Row:
-        return Row(f"label: {name}", TRAIN, list(changes))
-
+    row = _rows("photo", TRAIN)
+    label = _rows("label", TRAIN)
     rng = np.random.default_rng(0)
     return [
         row("empty", write(IMAGE, b"")),
@@ -190,9 +198,7 @@ def _npy(array: np.ndarray) -> bytes:
 
 
 def _weights() -> list[Row]:
-    def row(name: str, *changes: Change) -> Row:
-        return Row(f"weights: {name}", VAL, list(changes))
-
+    row = _rows("weights", VAL)
     file = "best/model.pdparams"
     return [
         row("absent", remove(file)),
@@ -271,9 +277,7 @@ def _flags() -> list[Row]:
 
 
 def _exports() -> list[Row]:
-    def row(name: str, *changes: Change) -> Row:
-        return Row(f"exported: {name}", INFER, list(changes))
-
+    row = _rows("exported", INFER)
     deploy = "exported/deploy.yaml"
     return [
         Row("export: a shape of four bands", f"{EXPORT} --input_shape 1 4 32 32"),
@@ -333,4 +337,4 @@ def _machine() -> list[Row]:
     ]  # fmt: skip
 
 
-ROWS = [*_config(), *_lists(), *_pictures(), *_weights(), *_flags(), *_exports(), *_machine()]
+ROWS = [*_config_files(), *_config_keys(), *_lists(), *_pictures(), *_weights(), *_flags(), *_exports(), *_machine()]
