@@ -25,7 +25,7 @@ from tests.tiny_model import RESIZE, make_config, make_data, make_weights, photo
 assert TinyBackbone.__name__ == "TinyBackbone"  # registered by the import
 NODES = {
     "votes": {"type": "MaskFormer", "backbone": {"type": "TinyBackbone"}, "decoder_layers": 1},
-    "distances": {"type": "STFPM", "num_classes": 1, "backbone": {"type": "TinyResNet"}, "abnormal_from": 1.45},
+    "distances": {"type": "STFPM", "num_classes": 1, "backbone": {"type": "TinyResNet"}},
 }
 SIZE = (48, 64)  # what RESIZE makes of every photo
 
@@ -36,7 +36,12 @@ def folder(request, tmp_path_factory):
     root = tmp_path_factory.mktemp(request.param)
     classes = 3 if request.param == "votes" else 2
     make_data(root / "data", classes)
-    return make_weights(make_config(root, RESIZE, NODES[request.param], num_classes=classes), root / "best_model")
+    best = make_weights(make_config(root, RESIZE, NODES[request.param], num_classes=classes), root / "best_model")
+    if request.param == "distances":  # untrained, they lie close together: half of a photo is made abnormal
+        cfg = Config.from_model_path(best)
+        middle = float(np.median(raw(cfg, load_model(cfg, best), photo(*SIZE))))
+        cfg.update({"model.abnormal_from": middle}).save(best / "config.yml")
+    return best
 
 
 def raw(cfg: Config, model: paddle.nn.Layer, image: np.ndarray) -> np.ndarray:
@@ -69,7 +74,7 @@ def test_masks_thresholds_and_probabilities(folder) -> None:
     sure = np.abs(expected - 0.5).min(0) > 1e-4 if len(expected) == 2 else np.ones(SIZE, bool)
     np.testing.assert_array_equal(mask[sure], expected.argmax(0)[sure])
     if len(expected) == 2:
-        assert 0.02 < mask.mean() < 0.98
+        assert 0.4 < mask.mean() < 0.6
     cut = float(np.median(expected.max(0))) if len(expected) > 2 else 0.45
     found = from_model(cfg, model, PredictOptions(threshold=cut)).predict(image)
     wanted = np.where(expected.max(0) < cut, 255, mask) if len(expected) > 2 else expected[1] > cut

@@ -1,6 +1,8 @@
 #include "spec.hpp"
 
 #include <algorithm>
+#include <string>
+#include <utility>
 
 #include "error.hpp"
 
@@ -93,9 +95,10 @@ DeploySpec DeploySpec::load(fs::path path) {
   if (threshold != none) spec.threshold = threshold;
   spec.channels = value_of(node, "img_channels", spec.input_shape[1] > 0 ? spec.input_shape[1] : 3, path);
   spec.palette = full_palette(value_of<std::vector<std::array<int, 3>>>(node, "palette", {}, path));
-  for (const auto& [key, plain] : {std::pair{"multilabel", "false"}, {"nodata", "false"}, {"scores_are", "logits"}}) {
-    const auto text = value_of<std::string>(node, key, plain, path);
-    if (text != plain) {
+  using Usual = std::pair<const char*, std::string>;
+  for (const auto& [key, usual] : {Usual("multilabel", "false"), Usual("nodata", "false"), Usual("scores_are", "logits")}) {
+    const auto text = value_of(node, key, usual, path);
+    if (text != usual) {
       throw InputError(path.string() + ": Deploy." + key + " is not done by this program (got " + text + "). Use infer.py.");
     }
   }
