@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import faulthandler
 import os
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,28 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     if config.option.dist == "no":
         config.option.dist = "worksteal"
     return 2
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_configure(config: pytest.Config) -> None:
+    """What a native crash says goes into a file of the process, for the summary: the rest of it is lost with it."""
+    if hasattr(config, "workerinput"):
+        faulthandler.enable(open(Path(config.workerinput["crashes"], config.workerinput["workerid"]), "w"))  # noqa: SIM115
+    elif config.pluginmanager.hasplugin("dsession"):
+        config.crashes = tempfile.TemporaryDirectory()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node) -> None:
+    node.workerinput["crashes"] = node.config.crashes.name
+
+
+def pytest_terminal_summary(terminalreporter) -> None:
+    if hasattr(terminalreporter.config, "crashes"):
+        for path in sorted(Path(terminalreporter.config.crashes.name).iterdir()):
+            if text := path.read_text(encoding="utf-8"):
+                terminalreporter.section(f"{path.name} crashed")
+                terminalreporter.write(text)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

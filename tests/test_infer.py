@@ -104,7 +104,7 @@ def test_benchmark(exported, tmp_path, monkeypatch, caplog):
     assert set(found["busy"]) == set(found["seconds_by_stage"]) == {"read", "run", "mask", "write"}
     for name, share in found["busy"].items():
         spent = found["seconds_by_stage"][name] / (found["threads"][name] * found["seconds"])
-        assert 0 <= share <= 1 and share == pytest.approx(spent, abs=1e-3)
+        assert 0 <= share <= 1 and share == pytest.approx(spent, rel=0.02, abs=3e-3)  # seconds come rounded to 0.1 ms
     assert found["peak_memory_mib"] > 10
     assert json.loads(json.dumps(result)) == result
     assert re.search(r"end to end +\d+\.\d\d .*\n.*images in .* a second, peak memory .*\nbound by ", caplog.text)
