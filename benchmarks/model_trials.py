@@ -24,13 +24,18 @@ from segkit import io, registry
 
 PHOTOS = 4
 SIZES = ((97, 131), (900, 900))
+SINGLE = {"STFPM"}
+"""Models with one output channel, which take the first class alone."""
 # Losses of the outputs that are no class scores; all others get CrossEntropyLoss.
 LOSSES: dict[str, list[str]] = {
     "DecoupledSegNet": ["OhemCrossEntropyLoss", "RelaxBoundaryLoss", "BCELoss", "OhemEdgeAttentionLoss"],
-    "ENCNet": ["CrossEntropyLoss", "SECrossEntropyLoss", "CrossEntropyLoss"],
+    "ENCNet": ["CrossEntropyLoss", "CrossEntropyLoss", "SECrossEntropyLoss"],
+    "FastFCN": ["CrossEntropyLoss", "CrossEntropyLoss", "SECrossEntropyLoss"],
     "GSCNN": ["CrossEntropyLoss", "EdgeAttentionLoss", "BCELoss", "DualTaskLoss"],
     "HRNetW48Contrast": ["CrossEntropyLoss", "PixelContrastCrossEntropyLoss"],
+    "MaskFormer": ["MaskFormerLoss"],
     "PointRend": ["CrossEntropyLoss", "PointCrossEntropyLoss"],
+    "STFPM": ["DistillationLoss"],
     "STDCSeg": ["CrossEntropyLoss"] * 3 + ["DetailAggregateLoss"],
 }
 
@@ -44,7 +49,9 @@ def config(node: dict[str, Any], outputs: int, data: Path, iters: int, crop: int
     """Adam on crops of neu_seg."""
     name = node["type"]
     losses = LOSSES.get(name, ["CrossEntropyLoss"] * outputs)
-    common = {"type": "Dataset", "dataset_root": str(data), "num_classes": 4}
+    common = {"type": "Dataset", "dataset_root": str(data), "num_classes": _classes(name)}
+    if name in SINGLE:
+        common["label_map"] = {1: 0, 2: 0, 3: 0}
     types = [{"type": loss, "edge_label": True} if loss == "BCELoss" else {"type": loss} for loss in losses]
     edge = {"edge": True} if any("edge_label" in loss for loss in types) else {}
     return {
@@ -63,6 +70,11 @@ def config(node: dict[str, Any], outputs: int, data: Path, iters: int, crop: int
     }
 
 
+def _classes(name: str) -> int:
+    """neu_seg's, or one."""
+    return 1 if name in SINGLE else 4
+
+
 def measure(name: str, data: Path, iters: int, crop: int) -> dict[str, Any]:
     """One row, in this process."""
     from segkit import runtime
@@ -74,7 +86,7 @@ def measure(name: str, data: Path, iters: int, crop: int) -> dict[str, Any]:
     from segkit.engine.onednn import convolutions
 
     node = variants()[name]
-    model = registry.MODELS.get(name)(num_classes=4)
+    model = registry.MODELS.get(name)(num_classes=_classes(name))
     with convolutions(), paddle.no_grad():
         model.train()
         outputs = len(model(paddle.zeros([2, 3, crop, crop])))
@@ -98,7 +110,7 @@ def measure(name: str, data: Path, iters: int, crop: int) -> dict[str, Any]:
     for height, width in SIZES:
         with convolutions(), paddle.no_grad():
             found = model(paddle.zeros([1, 3, height, width]))[0]
-        row["sizes"].append(found.shape == [1, 4, height, width] and bool(paddle.isfinite(found).all()))
+        row["sizes"].append(found.shape == [1, _classes(name), height, width] and bool(paddle.isfinite(found).all()))
     return row
 
 
@@ -161,7 +173,7 @@ def main() -> None:
     print(harness.markdown(header, [line(name, rows[name]) for name in sorted(rows)]))
 
 
-def in_process(name: str, args: argparse.Namespace, seconds: Optional[float] = 900) -> dict[str, Any]:
+def in_process(name: str, args: argparse.Namespace, seconds: Optional[float] = 3600) -> dict[str, Any]:
     """`measure` in a new process; a failure is a row too."""
     command = [sys.executable, "-m", "benchmarks.model_trials", "--one", name, "--data", str(args.data.resolve())]
     command += ["--iters", str(args.iters), "--crop", str(args.crop)]
@@ -170,7 +182,7 @@ def in_process(name: str, args: argparse.Namespace, seconds: Optional[float] = 9
     except subprocess.TimeoutExpired:
         return {"error": f"took over {seconds:.0f} s"}
     if done.returncode:
-        return {"error": (done.stderr.strip().splitlines() or ["failed"])[-1][:200]}
+        return {"error": f"exit code {done.returncode}: {(done.stderr.strip().splitlines() or [''])[-1][:200]}"}
     return json.loads(done.stdout.splitlines()[-1])
 
 
