@@ -8,6 +8,7 @@ import re
 import shutil
 
 import numpy as np
+import openvino
 import pytest
 
 from segkit.deploy.spec import DeploySpec
@@ -42,6 +43,15 @@ def test_an_int8_model(exported, tmp_path, capsys):
     assert (int8 == float32).mean() > 0.9 and len(np.unique(int8)) > 1
     assert to(tmp_path / "int8", tmp_path / "again") == 2
     assert "this model is int8 already" in capsys.readouterr().err
+
+
+def test_the_first_and_the_last_layer_stay_float32(exported, tmp_path):
+    assert to(exported, tmp_path / "int8", "--max_drop", 1) == 0
+    model = openvino.Core().read_model(tmp_path / "int8" / "model.xml")
+    convolutions = [op for op in model.get_ordered_ops() if op.get_type_name() == "Convolution"]
+    is_float = [op.input_value(1).get_node().get_type_name() == "Constant" for op in convolutions]
+    assert is_float == [True, *[False] * (len(is_float) - 2), True]
+    assert quantize.outer_layers(model) == sorted(op.get_friendly_name() for op in (convolutions[0], convolutions[-1]))
 
 
 def test_bad_results_are_refused(exported, tmp_path, capsys):

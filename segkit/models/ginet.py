@@ -80,14 +80,25 @@ class _Reasoning(nn.Layer):
         return x + self.bn(self.extend_dim(found))
 
 
+class BatchNormOfWeights(nn.BatchNorm1D):
+    """For an input that is made of weights alone. Paddle Inference 3.3 computes such operators as it loads a graph, and
+    stumbles over what `batch_norm` returns beside its result; so in evaluation it is written out. [N, C] -> [N, C]."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training:
+            return super().forward(x)
+        scale = self.weight * paddle.rsqrt(self._variance + self._epsilon)
+        return x * scale + (self.bias - self._mean * scale)
+
+
 class _Head(nn.Layer):
     def __init__(self, num_classes: int, channels: int):
         super().__init__()
         width = channels // 4
         self.inp = self.create_parameter([num_classes, _WORD], default_initializer=nn.initializer.Constant(0.0))
         self.inp.stop_gradient = True  # word vectors of the classes' names, where somebody fills them in
-        self.fc1 = nn.Sequential(nn.Linear(_WORD, 128), nn.BatchNorm1D(128), nn.ReLU())
-        self.fc2 = nn.Sequential(nn.Linear(128, _STATES), nn.BatchNorm1D(_STATES), nn.ReLU())
+        self.fc1 = nn.Sequential(nn.Linear(_WORD, 128), BatchNormOfWeights(128), nn.ReLU())
+        self.fc2 = nn.Sequential(nn.Linear(128, _STATES), BatchNormOfWeights(_STATES), nn.ReLU())
         self.conv5 = ConvBNReLU(channels, width, 3, bias=False)
         self.gloru = _Reasoning(width, num_classes)
         self.conv6 = nn.Sequential(nn.Dropout(0.1), nn.Conv2D(width, num_classes, 1))
