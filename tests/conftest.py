@@ -42,16 +42,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 @pytest.hookimpl(optionalhook=True)
-def pytest_configure_node(node) -> None:
+def pytest_configure_node(node: Any) -> None:
     node.workerinput["crashes"] = node.config.crashes.name
-
-
-def pytest_terminal_summary(terminalreporter) -> None:
-    if hasattr(terminalreporter.config, "crashes"):
-        for path in sorted(Path(terminalreporter.config.crashes.name).iterdir()):
-            if text := path.read_text(encoding="utf-8"):
-                terminalreporter.section(f"{path.name} crashed")
-                terminalreporter.write(text)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -63,7 +55,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
-    """What tests have to tell beside having passed: `record_property("told", text)`."""
+    """Stacks of test processes that crashed, and what tests have to tell beside having passed:
+    `record_property("told", text)`."""
+    if hasattr(terminalreporter.config, "crashes"):
+        for path in sorted(Path(terminalreporter.config.crashes.name).iterdir()):
+            if text := path.read_text(encoding="utf-8"):
+                terminalreporter.section(f"{path.name} crashed")
+                terminalreporter.write(text)
     reports = [report for kind in ("passed", "failed") for report in terminalreporter.stats.get(kind, [])]
     told = [text for report in reports for name, text in report.user_properties if name == "told"]
     if told:

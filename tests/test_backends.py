@@ -102,6 +102,16 @@ def test_normalisation_and_argmax_in_the_graph(tiny, name):
         exported.predict(300.0 * photo(40, 56).astype(np.float32))
 
 
+def test_leaky_relu_after_a_convolution(root, tmp_path):
+    """Paddle's pass that would fuse the two ends the process."""
+    backbone = {"type": "MobileNetV3_small_x0_35"}
+    folder = make_all(tmp_path, model={"type": "CCNet", "backbone": backbone})
+    command = [sys.executable, "-m", "segkit", "export", "--model_path", folder, "--save_dir", tmp_path / "exported"]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=100, check=False)
+    assert done.returncode == 0, done.stderr
+    assert b"leaky_relu" in (tmp_path / "exported" / "model.json").read_bytes()
+
+
 @pytest.mark.parametrize("name, hint", [(name, "latency") for name in ENGINES] + [("openvino", "throughput")])
 def test_many_threads_at_once(spec, name, hint):
     backend = open_backend(spec, InferOptions(backend=name, hint=hint))

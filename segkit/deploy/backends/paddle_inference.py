@@ -98,11 +98,11 @@ def _config(inference: Any, spec: DeploySpec, options: InferOptions) -> Any:
     else:
         config.disable_gpu()
         config.set_cpu_math_library_num_threads(options.cpu_threads or runtime.physical_cores())
-        _use_onednn(config, options)
+        _use_onednn(config, spec, options)
     return config
 
 
-def _use_onednn(config: Any, options: InferOptions) -> None:
+def _use_onednn(config: Any, spec: DeploySpec, options: InferOptions) -> None:
     if options.enable_mkldnn is False:
         # Newer Paddle turns oneDNN on by itself, and then fails on any interpolation.
         if hasattr(config, "disable_mkldnn"):
@@ -112,6 +112,8 @@ def _use_onednn(config: Any, options: InferOptions) -> None:
     config.set_mkldnn_cache_capacity(10)
     # This pass places single operators on oneDNN and fails on interpolation; the fused convolutions stay without it.
     config.delete_pass("onednn_placement_pass")
+    if b"leaky_relu" in (spec.folder / spec.model).read_bytes():
+        config.delete_pass("conv_activation_onednn_fuse_pass")  # it crashes for want of the slope
     if options.precision == "bf16":
         config.enable_mkldnn_bfloat16()
 
