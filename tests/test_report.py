@@ -13,7 +13,7 @@ import yaml
 
 from segkit import io
 from segkit.cli import main as cli
-from segkit.report import history, plots
+from segkit.report import charts, history, plots
 from segkit.report.panels import chosen, error_map
 from tests.chromium import Chromium, find_chromium
 from tests.tiny import make_data, tiny_config
@@ -99,6 +99,17 @@ def test_long_courses_are_averaged(tmp_path) -> None:
     assert found["seconds"] == pytest.approx(6000)
     assert found["train"]["iter"][:2] == [30, 60] and found["train"]["loss"][:2] == [2, 5]
     assert len(found["train"]["loss"]) == 400
+
+
+@pytest.mark.parametrize("values", [[0.30684, 0.30685, 0.306851], [6e-5, 5e-5, 1e-5], [3.0, 3.0], [0.0, 0.0]])
+def test_axes_say_whole_numbers(values) -> None:
+    """Small steps and small numbers: what stands at the axis are the values, with no sum or factor beside it."""
+    svg, data = charts.draw(charts.Chart("mIoU", "iteration", "y", [charts.Series("a", range(len(values)), values)]))
+    marks = [float(text.replace("\u2212", "-")) for text in re.findall(r"<text[^>]*>([-\u2212\d.e]+)</text>", svg)]
+    low, high = data["ylim"]
+    assert low <= min(values) and max(values) <= high and high > low
+    assert len(marks) == len(re.findall(r"<text", svg)) - 2, "beside numbers only the names of the axes"
+    assert sum(low <= mark <= high for mark in marks) >= 2
 
 
 def test_which_photos_are_shown() -> None:

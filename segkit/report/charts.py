@@ -12,6 +12,7 @@ from segkit.errors import InputError
 WIDTH, HEIGHT = 4.6, 2.7
 _BOX = (0.135, 0.18, 0.845, 0.78)  # the axes: left, bottom, width, height as shares of the picture
 _INK = {"quiet": "#fe0201", "line": "#fe0202"}
+_FLAT = 0.01  # of a value: what moves less is drawn as the level line that it is
 COLOURS = 10
 """how many series colours the page has, `--c0` to `--c9`"""
 
@@ -65,6 +66,10 @@ def draw(chart: Chart) -> tuple[str, dict[str, Any]]:
         axes.set_ylabel(chart.y)
         for series in chart.series:
             _plot(axes, series)
+        axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")  # whole numbers: no "1e-5+0.3" above the axis
+        low, high = axes.get_ylim()
+        if high - low < _FLAT * abs(high):  # a score that hardly moves is no mountain
+            axes.set_ylim(high - _FLAT * abs(high), high + _FLAT * abs(high))
         if chart.xlim:
             axes.set_xlim(*chart.xlim)
         if chart.ylim:
