@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import re
 import subprocess
 import sys
-import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import ClassVar
 
@@ -18,43 +16,21 @@ import yaml
 
 from segkit import io
 from segkit.deploy.backends import choice, onnx_runtime, open_backend, openvino_runtime, paddle_inference
-from segkit.deploy.backends.base import Backend
 from segkit.deploy.infer import infer, segmenter
 from segkit.deploy.spec import DeploySpec
 from segkit.engine.segmenter import load
 from segkit.errors import InputError
-from segkit.log import logger
 from segkit.options import InferOptions
-from tests.tiny_model import PLAIN, make_all, photo, run
+from tests import backend_cases
+from tests.tiny_model import PLAIN, make_all, photo
+
+tiny = backend_cases.tiny
+spec = backend_cases.spec
+said = backend_cases.said
+short_turns = backend_cases.short_turns
+
 
 ENGINES = ("paddle", "openvino", "onnxruntime")
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory):
-    """A best_model folder; beside it exports in all formats: `all`, and `folded`: photos in, class numbers out."""
-    folder = make_all(tmp_path_factory.mktemp("tiny"))
-    flags = ("export", "--model_path", folder, "--format", "all", "--save_dir")
-    assert run(*flags, folder.parent / "all") == 0
-    plain = ("--opts", f"val_dataset.transforms={json.dumps(PLAIN)}")
-    assert run(*flags, folder.parent / "folded", "--fold_preprocess", "--output_op", "argmax", *plain) == 0
-    return folder
-
-
-@pytest.fixture
-def spec(tiny):
-    return DeploySpec.load(tiny.parent / "all")
-
-
-@pytest.fixture
-def said():
-    """The log's lines."""
-    lines: list[str] = []
-    handler = logging.Handler()
-    handler.emit = lambda record: lines.append(record.getMessage())
-    logger.addHandler(handler)
-    yield lines
-    logger.removeHandler(handler)
 
 
 def engine(spec, name="auto", **options):
@@ -203,121 +179,6 @@ def test_auto_chooses_remembers_and_says_so(tiny, tmp_path, said):
     infer(options)
     assert any("as remembered in" in line for line in said) and not any("fastest" in line for line in said)
     assert (io.read_label(tmp_path / "out" / "a.png") == load(tiny).predict(photo(50, 60))).mean() >= 0.999
-
-
-@pytest.fixture(autouse=True)
-def short_turns(monkeypatch):
-    monkeypatch.setattr(choice, "_TURN_SECONDS", 0.02)
-
-
-class Fake(Backend):
-    """An engine of a given speed that says class 0 up to a share of the columns, and class 1 beyond."""
-
-    package = "numpy"
-    install = "pip install numpy"
-    seconds, share, low_error, broken = 0.0, 0.5, 0, False
-    can: ClassVar[tuple[str, ...]] = ("fp32",)
-
-    def __init__(self, spec, options, tune_on=None):
-        super().__init__(spec, options.precision)
-        if self.broken:
-            raise RuntimeError("no such kernel")
-
-    @classmethod
-    def file(cls, spec):
-        return spec.model
-
-    @classmethod
-    def obstacle(cls, spec, options):
-        return None if options.precision in (*cls.can, "auto") else f"no {options.precision}"
-
-    def _infer(self, batch):
-        low = self.precision != "fp32"
-        time.sleep(self.seconds / (4 if low else 1))
-        classes = np.zeros((len(batch), 100, 1000), np.uint8)
-        classes[:, :, int(1000 * self.share) + (self.low_error if low else 0) :] = 1
-        return classes
-
-
-def fake(name, **values):
-    return type(name, (Fake,), {"name": name, **values})
-
-
-@pytest.fixture
-def model(tmp_path):
-    (tmp_path / "model.json").write_text("{}")
-    return DeploySpec(folder=tmp_path, transforms=[], model="model.json", params="model.json")
-
-
-SLOW, FAST = fake("slow", seconds=0.04), fake("fast", seconds=0.01)
-
-
-def test_the_fastest_that_agrees(model, said):
-    wrong = fake("wrong", seconds=0.001, share=0.502)
-    broken = fake("broken", broken=True)
-    assert choice.choose([SLOW, wrong, broken, FAST], model, InferOptions()).name == "fast"
-    assert "engine wrong fp32 is left out: only 99.800 % of a photo's pixels agree with the others'." in said
-    assert "engine broken fp32 is left out: no such kernel" in said
-    near = fake("near", seconds=0.001, share=0.501)
-    assert choice.choose([SLOW, near, FAST], model, InferOptions()).name == "near"
-
-
-def test_the_choice_is_made_anew_when_something_changes(model, said):
-    def tried(**options):
-        said.clear()
-        choice.choose([SLOW, FAST], model, InferOptions(**options), options.pop("tune_on", None))
-        return any("fastest" in line for line in said)
-
-    assert tried() and not tried()
-    assert tried(cpu_threads=3) and not tried(cpu_threads=3)
-    (model.folder / "model.json").write_text("{ }")
-    assert tried() and not tried()
-    (model.folder / choice.FILE).write_text("no JSON")
-    assert tried() and not tried()
-
-
-def test_a_folder_that_cannot_be_written(model, monkeypatch):
-    def refuse(*args):
-        raise InputError("cannot be written")
-
-    monkeypatch.setattr(choice, "write_bytes_atomic", refuse)
-    assert choice.choose([SLOW, FAST], model, InferOptions()).name == "fast"
-
-
-@pytest.mark.parametrize("error, expected", [(0, "bf16"), (1, "bf16"), (2, "fp32")])
-def test_auto_precision_takes_bf16_where_it_agrees(model, error, expected):
-    able = fake("able", seconds=0.02, can=("fp32", "bf16"), low_error=error)
-    found = choice.choose([SLOW, able], model, InferOptions(precision="auto"))
-    assert (found.name, found.precision) == ("able", expected)
-    asked = choice.choose([able], model, InferOptions(precision="bf16"))
-    assert asked.precision == "bf16"
-
-
-def test_auto_precision_looks_at_several_photos(model, said):
-    class Able(fake("able", can=("fp32", "bf16"))):
-        def _infer(self, batch):
-            return np.full((1, 10, 10), self.precision == "bf16" and batch.max() == 2, np.uint8)
-
-    photos = [np.full((1, 3, 8, 8), number, np.float32) for number in range(4)]
-    found = choice.choose([Able], model, InferOptions(precision="auto"), photos)
-    assert found.precision == "fp32"
-    assert "engine able bf16 is left out: only 0.000 % of a photo's pixels agree with the others'." in said
-    said.clear()
-    choice.choose([Able], model, InferOptions(precision="auto", cpu_threads=1), photos[:2])
-    assert not any("left out" in line for line in said)
-
-
-def test_auto_precision_without_bf16(model, said):
-    assert choice.choose([SLOW], model, InferOptions(precision="auto")).precision == "fp32"
-    assert "--precision auto: no engine here computes in bf16: float32" in said
-
-
-def test_no_engine_works(model):
-    broken = [fake("a", broken=True), fake("b", broken=True)]
-    with pytest.raises(InputError, match="no inference engine can run this model"):
-        choice.choose(broken, model, InferOptions())
-    with pytest.raises(InputError, match="no inference engine can run this model"):
-        choice.choose(broken, model, InferOptions(precision="bf16"))
 
 
 def test_onednn_that_fails_gives_way_to_paddles_own(spec, said, monkeypatch):

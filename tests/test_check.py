@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,7 +18,6 @@ from segkit.data.check import check_dataset, quick_check
 from segkit.data.findings import Report
 from segkit.data.page import write_page
 from segkit.datasets import Dataset
-from segkit.datasets.labels import likely_reason
 from segkit.errors import InputError
 from tests import tiny
 
@@ -248,21 +245,6 @@ def test_untouched_sets(name: str, shared: Path) -> None:
         assert len(report.of_kind("exif")[0].files) == 3
 
 
-def test_upside_down_labels_of_turned_photos(shared: Path, tmp_path: Path) -> None:
-    """The masks of carrot_weed_8mp turned into the frame in which its photos are stored."""
-    source = shared / "data" / "carrot_weed_8mp"
-    lines = [line for line in (source / "train.txt").read_text().splitlines() if line][:1]
-    for line in lines:
-        image, label = line.split()
-        for name in (image, label):
-            (tmp_path / name).parent.mkdir(exist_ok=True)
-            shutil.copyfile(source / name, tmp_path / name)
-        Image.fromarray(np.asarray(Image.open(tmp_path / label))[::-1, ::-1]).save(tmp_path / label)
-    (tmp_path / "train.txt").write_text("\n".join(lines))
-    report = check_dataset(str(tmp_path))
-    assert [finding.kind for finding in report.errors] == ["frame"], report.text()
-
-
 def test_a_config_and_its_settings(root: Path, tmp_path: Path) -> None:
     """What the config says holds: label_map, ignore_index; and problems of lists do not end the check."""
     Copy(root).map_label(lambda m: np.where(m == 0, 77, m).astype(np.uint8))
@@ -347,26 +329,12 @@ def test_normalize_that_does_not_fit(tmp_path: Path) -> None:
     assert len(report.of_kind("normalize")) == 2 and "segkit data stats prints" in report.text()
 
 
-def test_data_sets_of_other_classes_are_left_alone() -> None:
-    class Own:
-        def __len__(self) -> int:
-            return 3
-
-    quick_check(train=Own(), val=None)
-
-
 def test_names_are_warned_of_before_a_training(root: Path, caplog: pytest.LogCaptureFixture) -> None:
     copy = Copy(root)
     copy.relist("train", [*copy.train[:4], [copy.train[4][0], copy.train[3][1]]])
     with caplog.at_level("WARNING", "segkit"):
         quick_check(train=Dataset(None, str(root), num_classes=4))
     assert "photos that share a label" in caplog.text
-
-
-def test_gray_of_a_palette_is_told_from_class_numbers() -> None:
-    assert "gray values of palette colours" in likely_reason([0, 38, 75, 113], 4, 255)
-    assert "shifted by one" in likely_reason([0, 4], 4, 255)
-    assert "gray levels 60 apart" in likely_reason([0, 60, 120], 4, 255)
 
 
 def test_a_page_of_many_bands(shared: Path, tmp_path: Path) -> None:
@@ -381,26 +349,9 @@ def test_a_page_of_many_bands(shared: Path, tmp_path: Path) -> None:
     assert "wrong number of bands (got 13" in (tmp_path / "r.html").read_text()
 
 
-def test_the_commands_load_paddle_without_its_noise(tmp_path: Path) -> None:
-    data = tiny.make_data(tmp_path / "d", train=2, val=1)
-    code = f"import sys; from segkit.cli.main import main; sys.exit(main(['data', 'check', {str(data / 'c.yml')!r}]))"
-    (data / "c.yml").write_text(
-        "iters: 1\nbatch_size: 1\nmodel: {type: UNet}\noptimizer: {type: SGD}\n"
-        f"train_dataset: {{type: Dataset, dataset_root: {str(data)!r}, num_classes: 2}}\n"
-        "lr_scheduler: {type: PolynomialDecay, learning_rate: 0.1}\n"
-        "loss: {types: [{type: CrossEntropyLoss}], coef: [1]}\n"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == 0 and "Warning" not in done.stderr, done.stderr
-
-
 def test_numbers_far_apart_are_told_without_those_between(root: Path) -> None:
     copy = Copy(root)
     copy.map_labels(lambda label: (label > 0).astype(np.uint8) * 200)
     (root / "classes.txt").unlink(missing_ok=True)
     told = check_dataset(str(root)).text()
     assert "value 200" in told and "value 7 " not in told
-
-
-def test_one_class_too_few_is_no_shift() -> None:
-    assert "set `num_classes: 2`" in likely_reason([0, 1], 1, 255)

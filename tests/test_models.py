@@ -1,36 +1,16 @@
-"""Models: every registered one for what all must do, backbones, and DoveNet's table. PaddleSeg's numbers: parity/."""
+"""Models: every registered one for what all must do. PaddleSeg's numbers: parity/."""
 
 from __future__ import annotations
 
 import inspect
-import subprocess
-import sys
 
 import numpy as np
 import paddle
 import pytest
 
-from segkit.build import build
-from segkit.engine.summary import describe
-from segkit.errors import InputError
-from segkit.models.backbones.resnet_vd import ResNet18_vd
-from segkit.models.backbones.xception_deeplab import Xception65_deeplab
-from segkit.models.bisenet import BiSeNetV2
-from segkit.models.deeplab import DeepLabV3, DeepLabV3P
-from segkit.models.dmnet import DMNet
-from segkit.models.dovenet import DoveNet
-from segkit.models.gcnet import GCNet
-from segkit.models.hrnet_contrast import HRNetW48Contrast
-from segkit.models.knet import KNet
-from segkit.models.layers import same_padding
-from segkit.models.mla_transformer import MLATransformer
-from segkit.models.mscale_ocrnet import MscaleOCRNet
-from segkit.models.stfpm import STFPM
-from segkit.models.unet import UNet
-from segkit.registry import BACKBONES, MODELS
-from tests.tiny_backbone import TinyBackbone
+from segkit.registry import MODELS
+from tests.model_cases import NAMES, channels, make, noise
 
-NAMES = [name for name in MODELS.names() if MODELS.get(name).__module__.startswith("segkit.")]  # not other tests' own
 TINY_SWIN = {
     "type": "SwinTransformer", "embed_dim": 8, "depths": [2, 1], "num_heads": [2, 2], "window_size": 3,
 }  # fmt: skip
@@ -41,66 +21,6 @@ VARIANTS = [(name, {}) for name in NAMES] + [
     ("FCN", {"backbone": {"type": "TinyHRFormer"}}),
     ("FCN", {"backbone": {"type": "TinyLiteHRNet", "use_head": True}, "backbone_indices": [0]}),
 ]
-
-TINY_VIT = {"type": "VisionTransformer", "img_size": 32, "embed_dim": 16, "depth": 2, "num_heads": 2}
-
-# What makes a model small: tests are about what it does, not about how much. Nodes as in a config; a model that is
-# not here has its defaults, `TinyBackbone` in the place of its backbone.
-SMALL: dict[str, dict] = {
-    "ANN": {"key_value_channels": 8, "inter_channels": 16},
-    "AttentionUNet": {"base_channels": 4},
-    "DDRNet_23": {"base_channels": 8, "enable_auxiliary_loss": True},
-    "DMNet": {"mid_channels": 8},
-    "DecoupledSegNet": {"aspp_out_channels": 16},
-    "DoveNet": {"base_channels": 4},
-    "EMANet": {"ema_channels": 16, "gc_channels": 8, "num_bases": 4},
-    "ENCNet": {"mid_channels": 16, "num_codes": 4, "add_lateral": True},
-    "FastFCN": {"mid_channels": 16, "num_codes": 4, "add_lateral": True},
-    "GCNet": {"gc_channels": 16},
-    "GINet": {"jpu": False},
-    "GloRe": {"gru_channels": 16, "gru_num_state": 8, "gru_num_node": 4},
-    "HRNetW48Contrast": {"proj_dim": 8, "backbone": {"type": "HRNet_W18_Small_V1"}},
-    "ISANet": {"isa_channels": 8},
-    "KNet": {"channels": 256, "enable_auxiliary_loss": True},
-    "HarDNet": {"stem_channels": [4, 4, 8, 8], "ch_list": [8, 8, 16], "gr": [4, 4, 4], "n_layers": [4, 4, 8]},
-    "LPSNet": {"depths": [1, 1, 1, 1, 2], "channels": [4, 4, 8, 8, 8]},
-    "LRASPP": {"backbone": {"type": "MobileNetV3_small_x0_35"}},
-    "LinearSegmenter": {"backbone": TINY_VIT},
-    "MLATransformer": {"mlahead_channels": 8, "aux_channels": 8},
-    "MaskFormer": {"decoder_layers": 2},
-    "MaskSegmenter": {"backbone": TINY_VIT, "h_embed_dim": 8, "h_num_heads": 2},
-    "MobileSeg": {"backbone": {"type": "MobileNetV3_small_x0_35"}},
-    "MscaleOCRNet": {"backbone_indices": [-1]},
-    "OCRNet": {"backbone_indices": [-1], "ocr_mid_channels": 16, "ocr_key_channels": 8},
-    "PFPNNet": {"channels": 16},
-    "PIDNet": {"backbone": {"type": "PIDNet_Small", "base_channels": 8}, "head_channels": 16},
-    "PPLiteSeg": {"backbone": {"type": "STDC1", "base_channels": 8}, "arm_out_chs": [8]},
-    "PPMobileSeg": {"backbone": {"type": "MobileSeg_Tiny"}},
-    "PSPNet": {"pp_out_channels": 32},
-    "PointRend": {"fpn_outplanes": 16, "point_out_channels": 16, "point_num_points": 8, "PFN_channels": 8},
-    "PortraitNet": {"backbone": {"type": "MobileNetV2_x0_25"}},
-    "RTFormer": {"base_channels": 8, "head_channels": 8, "spp_channels": 8, "cross_size": 4},
-    "STDCSeg": {
-        "backbone": {"type": "STDC1", "base_channels": 8},
-        **{f"use_boundary_{scale}": True for scale in (2, 4, 16)},  # weights hold these heads, used or not
-    },
-    "SeaFormerSeg": {"backbone": {"type": "SeaFormer_tiny"}, "head_channels": 8, "embed_dims": [8, 8]},
-    "SegFormer": {"embedding_dim": 32},
-    "STFPM": {"backbone": {"type": "ResNet18"}},
-    "SegNeXt": {
-        "decoder_cfg": {"channels": 16, "ham_channels": 16, "num_groups": 4, "ham_kwargs": {"MD_R": 4}},
-    },
-    "SegNet": {"base_channels": 4},
-    "SegmentationTransformer": {"backbone": TINY_VIT, "backbone_indices": [0, 1]},
-    "TopFormer": {"backbone": {"type": "TopTransformer_Tiny"}},
-    "U2Net": {"base_channels": 8},
-    "U2Netp": {"base_channels": 8},
-    "UNet": {"base_channels": 4},
-    "UNet3Plus": {"base_channels": 4},
-    "UNetPlusPlus": {"base_channels": 4},
-    "UPerNet": {"channels": 16},
-}
-
 # Parts of keys that published weights hold and no loss reaches, in PaddleSeg either.
 UNUSED = {
     "EMANet": ["head.ema_mid_conv"],
@@ -115,28 +35,6 @@ UNUSED = {
     "STFPM": ["teacher.", "student.model.7."],  # the teacher's are fixed
     "UPerNet": ["head.conv_last"],
 }
-
-
-SINGLE = {"STFPM"}  # can have one output channel alone
-
-
-def channels(name: str) -> int:
-    """Output channels of what `make` gives."""
-    return 1 if name in SINGLE else 3
-
-
-def make(name: str, num_classes: int | None = None, in_channels: int = 3, **arguments) -> paddle.nn.Layer:
-    """A small model of that name, made as from a config."""
-    num_classes = channels(name) if num_classes is None else num_classes
-    node = {"type": name, **SMALL.get(name, {}), **arguments}
-    if "backbone" in inspect.signature(MODELS.get(name)).parameters:
-        node.setdefault("backbone", {"type": TinyBackbone.__name__})
-    paddle.seed(0)
-    return build(MODELS, node, num_classes=num_classes, in_channels=in_channels)
-
-
-def noise(*shape: int) -> paddle.Tensor:
-    return paddle.to_tensor(np.random.RandomState(0).standard_normal(shape).astype("float32"))
 
 
 def flat(outputs: object) -> list[paddle.Tensor]:
@@ -248,204 +146,3 @@ def test_start_keeps_the_signal_alive(name):
     """Untrained scores of unit noise are neither dead nor exploding: a step of training has something to work on."""
     for output in flat(make(name)(noise(2, 3, 64, 64)))[:1]:
         assert 0.0005 < float(output.std()) < 20
-
-
-# Backbones
-
-
-@pytest.mark.parametrize("name", BACKBONES.names())
-def test_backbone_signature(name):
-    parameters = inspect.signature(BACKBONES.get(name)).parameters
-    assert parameters["in_channels"].default == 3 and parameters["pretrained"].default is None
-    assert not [key for key, value in parameters.items() if value.default is value.empty]
-
-
-@pytest.mark.parametrize(
-    "name", ["ResNet18", "ResNet18_vd", "ResNet50_vd", "HRNet_W18_Small_V1", "UHRNet_W18_Small", "TinyBackbone"]
-)
-@pytest.mark.parametrize("size", [(64, 96), (33, 47), (1, 5)])
-def test_backbone_maps_have_the_channels_it_says(name, size):
-    backbone = BACKBONES.get(name)(in_channels=2)
-    backbone.eval()
-    with paddle.no_grad():
-        maps = backbone(noise(1, 2, *size))
-    assert [x.shape[1] for x in maps] == list(backbone.feat_channels)
-    assert all(fine.shape[2] >= coarse.shape[2] for fine, coarse in zip(maps, maps[1:]))
-
-
-@pytest.mark.parametrize(("stride", "sides"), [(8, [16, 8, 8, 8]), (16, [16, 8, 4, 4]), (32, [16, 8, 4, 2])])
-def test_output_stride_of_resnet(stride, sides):
-    maps = ResNet18_vd(output_stride=stride)(noise(1, 3, 64, 64))
-    assert [x.shape[2] for x in maps] == sides
-
-
-@pytest.mark.parametrize(
-    ("make_it", "message"),
-    [
-        (lambda: ResNet18_vd(output_stride=4), r"backbone.output_stride: .*got 4, expected 8, 16 or 32"),
-        (lambda: ResNet18_vd(multi_grid=[2]), r"backbone.multi_grid: .*got \[2\], expected 2 or more"),
-        (lambda: DeepLabV3P(2, ResNet18_vd(), [0]), r"model.backbone_indices: .*got \[0\], expected 2 of them"),
-        (lambda: Xception65_deeplab(output_stride=32), r"backbone.output_stride: .*got 32, expected 8 or 16"),
-        (lambda: GCNet(2, TinyBackbone(), ratio=0.001), r"model.ratio: no channels .*got 0.001 of 512"),
-        (lambda: MscaleOCRNet(2, TinyBackbone(), mscale=[0, 1]), r"model.mscale: scales above 0 .*got \[0, 1\]"),
-        (
-            lambda: KNet(2, TinyBackbone(), kernel_update_head_params={"in_channels": 8}),
-            r"model.kernel_update_head_params: .*in_channels 8",
-        ),
-        (
-            lambda: KNet(2, TinyBackbone(), kernel_update_head_params={"heads": 8}),
-            r"kernel_update_head_params.heads: unknown key",
-        ),
-        (
-            lambda: KNet(2, TinyBackbone(), kernel_generate_head_params={"head_layer": "X"}),
-            r"head_layer: no such head \(got X",
-        ),
-        (
-            lambda: MLATransformer(2, [16, 32], TinyBackbone()),
-            r"model.in_channels: .*got \[16, 32\], expected \[16, 32, 6",
-        ),
-        (lambda: STFPM(2), r"model.num_classes: .*got 2, expected 1"),
-        (lambda: STFPM(1, TinyBackbone()), r"model.backbone: .*got TinyBackbone, expected ResNet18"),
-        (lambda: DMNet(2, TinyBackbone(), filter_sizes=[0]), r"model.filter_sizes: .*got \[0\]"),
-        (lambda: HRNetW48Contrast(2, TinyBackbone(), bb_channels=720), r"model.bb_channels: .*got 720, expected 16"),
-        (lambda: DeepLabV3(2, ResNet18_vd(), [4]), r"model.backbone_indices: .*got \[4\].*each below 4"),
-    ],
-)
-def test_impossible_layouts_are_refused(make_it, message):
-    with pytest.raises(InputError, match=message):
-        make_it()
-
-
-@pytest.mark.parametrize("bands", [51, 52, 60])
-def test_enet_of_more_bands_than_its_first_stage_is_wide(bands):
-    model = build(MODELS, {"type": "ENet"}, num_classes=2, in_channels=bands)
-    model(noise(1, bands, 24, 40))[0].mean().backward()
-    model.eval()
-    assert model(noise(1, bands, 24, 40))[0].shape == [1, 2, 24, 40]
-
-
-def test_espnetv2_looks_at_direct_neighbours_alone():
-    # What the published weights are of: Paddle leaves the dilation out where the padding is "same".
-    conv = build(MODELS, {"type": "ESPNetV2"}, num_classes=2).eesp_psp[0].spp_modules[3]
-    x = paddle.zeros([1, conv.weight.shape[0], 9, 9])
-    x[:, :, 4, 4] = 1
-    rows, columns = np.nonzero(conv(x).abs().sum([0, 1]).numpy())
-    assert (rows.min(), rows.max(), columns.min(), columns.max()) == (3, 5, 3, 5)
-
-
-def test_building_one_model_imports_no_other():
-    code = (
-        "import sys; from segkit.registry import MODELS; MODELS.get('PSPNet')(2);"
-        "print(sorted(name for name in sys.modules if name.startswith('segkit.models.')))"
-    )
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    expected = ["backboned", "backbones", "backbones.resnet_vd", "layers", "pspnet", "pyramid", "residual"]
-    assert found.splitlines()[-1] == str([f"segkit.models.{name}" for name in expected])
-
-
-# Arguments
-
-
-def test_unet_widths_follow_the_base():
-    assert [stage[1]._conv.weight.shape[0] for stage in UNet(2, base_channels=6).encode.down_sample_list] == [
-        12, 24, 48, 48,
-    ]  # fmt: skip
-    deconv = UNet(2, base_channels=3, use_deconv=True)
-    deconv.eval()
-    assert deconv(noise(1, 3, 20, 30))[0].shape == [1, 2, 20, 30]
-
-
-@pytest.mark.parametrize(
-    ("build", "message"),
-    [
-        (lambda: UNet(2, base_channels=0), r"model.base_channels: .*got 0, expected 2 or more"),
-        (lambda: DoveNet(2, base_channels=0), r"model.base_channels: .*got 0, expected 1 or more"),
-        (lambda: BiSeNetV2(2, lambd=0.01), r"model.lambd: .*got 0.01, expected 1/32 or more"),
-    ],
-)
-def test_a_width_of_nothing_is_refused(build, message):
-    with pytest.raises(InputError, match=message):
-        build()
-
-
-def test_bisenet_width_of_the_semantic_branch():
-    assert BiSeNetV2(2, lambd=0.5).aux_head1.conv_1x1.weight.shape == [2, 32, 1, 1]
-
-
-def test_same_padding_is_a_number_only_where_that_is_exact():
-    assert same_padding(3, 1, 1) == 1 and same_padding(1, 1, 1) == 0 and same_padding(5, 1, 1) == 2
-    assert same_padding(3, 2, 1) == "same" and same_padding(2, 1, 1) == "same" and same_padding(3, 1, 2) == "same"
-
-
-# The layer table
-
-DOVENET = """
-32,112,112 896 | 32,112,112 128 | 64,112,112 2400 | 64,112,112 256 | 64,112,112 4736 | 64,112,112 256 | 64,56,56 0 |
-64,56,56 2112 | 128,56,56 8896 | 128,56,56 512 | 128,56,56 17664 | 128,56,56 512 | 128,28,28 0 | 128,28,28 8320 |
-256,28,28 34176 | 256,28,28 1024 | 256,28,28 68096 | 256,28,28 1024 | 256,14,14 0 | 256,14,14 33024 |
-256,14,14 590080 | 256,14,14 1024 | 256,14,14 590080 | 256,14,14 1024 | 256,28,28 0 | 256,28,28 65792 |
-128,28,28 295040 | 128,28,28 512 | 128,28,28 147584 | 128,28,28 512 | 128,56,56 0 | 128,56,56 32896 |
-64,56,56 73792 | 64,56,56 256 | 64,56,56 36928 | 64,56,56 256 | 64,112,112 0 | 64,112,112 8256 |
-32,112,112 18464 | 32,112,112 128 | 32,112,112 9248 | 32,112,112 128 | 32,224,224 0 | 32,224,224 2080 | 2,224,224 578
-"""
-
-
-def test_dovenet_is_its_table(capsys):
-    model = DoveNet(2)
-    found = describe(model, [1, 3, 224, 224])
-    expected = [row.split() for row in DOVENET.replace("\n", " ").split("|")]
-    assert [(row.output, row.params) for row in found.rows] == [
-        ([1, *map(int, shape.split(","))], int(params)) for shape, params in expected
-    ]
-    assert (found.params, found.trainable) == (2_058_690, 2_054_914)
-    assert [row.type for row in found.rows[:8]] == [
-        "Conv2D", "BatchNorm2D", "SeparableConv", "BatchNorm2D", "SeparableConv", "BatchNorm2D", "MaxPool2D", "Conv2D",
-    ]  # fmt: skip
-    summary = paddle.summary(model, (1, 3, 224, 224))
-    capsys.readouterr()
-    assert int(summary["total_params"]) == found.params
-    assert sum(row.params for row in found.rows if row.type == "BatchNorm2D") == 7552
-    text = found.table()
-    assert "2,058,690 (2,054,914 trainable)" in text and "encoder.0.conv1 " in text and "FLOPs: 1.941 G" in text
-
-
-class Twice(paddle.nn.Layer):
-    """Uses one layer twice, and another under two names."""
-
-    def __init__(self):
-        super().__init__()
-        self.conv = paddle.nn.Conv2D(2, 2, 3, padding=1, groups=2)
-        self.up = paddle.nn.Conv2DTranspose(2, 4, 2, stride=2, bias_attr=False)
-        self.linear = self.again = paddle.nn.Linear(6, 5)
-        self.linear.weight.stop_gradient = True
-
-    def forward(self, x: paddle.Tensor) -> list[paddle.Tensor]:
-        return [self.linear(self.up(self.conv(self.conv(x))))]
-
-
-def test_flops_and_parameters_by_hand():
-    model = Twice()
-    model.train()
-    found = describe(model, [1, 2, 4, 3])
-    assert [(row.name, row.output, row.params, row.flops) for row in found.rows] == [
-        ("conv", [1, 2, 4, 3], 2 * 9 + 2, 2 * (2 * 12 * 9)),
-        ("up", [1, 4, 8, 6], 2 * 4 * 4, 2 * 12 * 4 * 4),
-        ("linear", [1, 4, 8, 5], 35, 4 * 8 * 5 * 6),
-    ]
-    assert found.params == 20 + 32 + 35 and found.trainable == 20 + 32 + 5
-    assert found.flops == 432 + 384 + 960
-    assert model.training and model.conv.training
-    assert len(model.conv._forward_post_hooks) == 0
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_described_parameters_are_those_of_paddle_summary(name, capsys):
-    model = make(name)
-    before = {key: value.numpy().copy() for key, value in model.state_dict().items()}
-    found = describe(model, [1, 3, 32, 32])
-    total = int(paddle.summary(model, (1, 3, 32, 32))["total_params"])
-    capsys.readouterr()
-    used = sum(row.params for row in found.rows)  # evaluation leaves the auxiliary heads out
-    assert used <= found.params and total in (used, found.params)
-    for key, value in model.state_dict().items():
-        np.testing.assert_array_equal(before[key], value.numpy())
