@@ -34,6 +34,7 @@ LOSSES: dict[str, list[str]] = {
     "GSCNN": ["CrossEntropyLoss", "EdgeAttentionLoss", "BCELoss", "DualTaskLoss"],
     "HRNetW48Contrast": ["CrossEntropyLoss", "PixelContrastCrossEntropyLoss"],
     "MaskFormer": ["MaskFormerLoss"],
+    "PIDNet": ["CrossEntropyLoss", "CrossEntropyLoss", "BCELoss", "CrossEntropyLoss"],
     "PointRend": ["CrossEntropyLoss", "PointCrossEntropyLoss"],
     "STFPM": ["DistillationLoss"],
     "STDCSeg": ["CrossEntropyLoss"] * 3 + ["DetailAggregateLoss"],

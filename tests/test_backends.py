@@ -196,6 +196,24 @@ def test_onednn_that_fails_gives_way_to_paddles_own(spec, said, monkeypatch):
     assert "oneDNN's kernels fail on this model (not support): Paddle's own are used." in said
 
 
+def test_a_model_that_onednn_cannot_open(spec, said, monkeypatch):
+    """Also where its passes fail, as on Swin; a model that nothing can open is not blamed on oneDNN."""
+    original, configs = paddle_inference._create, []
+
+    def refuse(inference, config, spec):
+        configs.append(config)
+        if config.mkldnn_enabled():
+            raise InputError("cannot load")
+        return original(inference, config, spec)
+
+    monkeypatch.setattr(paddle_inference, "_create", refuse)
+    backend = open_backend(spec, InferOptions(backend="paddle"))
+    assert backend.run(np.zeros((1, 3, 48, 64), np.float32)).shape == (1, 3, 48, 64) and len(configs) == 2
+    assert "oneDNN's kernels fail on this model (cannot load): Paddle's own are used." in said
+    with pytest.raises(InputError, match="cannot load"):
+        open_backend(spec, InferOptions(backend="paddle", enable_mkldnn=True))
+
+
 @pytest.mark.parametrize("kind", [openvino_runtime.OpenVinoBackend, onnx_runtime.OnnxBackend])
 def test_an_engine_that_is_not_installed(spec, kind, monkeypatch):
     monkeypatch.setattr(kind, "installed", classmethod(lambda cls: False))

@@ -36,7 +36,10 @@ class PaddleBackend(Backend):
         if options.use_trt and options.enable_auto_tune and tune_on:
             _collect_shapes(inference, spec, options, tune_on)
         self._inference, self._options, self._ran = inference, options, False
-        self._open()
+        try:
+            self._open()
+        except InputError as error:
+            self._open_without_onednn(error)
 
     def _open(self) -> None:
         self._predictor = _create(self._inference, _config(self._inference, self.spec, self._options), self.spec)
@@ -61,16 +64,21 @@ class PaddleBackend(Backend):
             return "--precision fp16 needs a GPU (got --device cpu). Use fp32 or bf16"
         return low_precision_obstacle(spec, options)
 
+    def _open_without_onednn(self, error: Exception) -> None:
+        """Open the model for Paddle's own kernels; raises `error` where oneDNN's were asked for, or are not in play."""
+        if self._options.device != "cpu" or self._options.enable_mkldnn is not None or self.precision != "fp32":
+            raise error
+        self._options = dataclasses.replace(self._options, enable_mkldnn=False)
+        self._open()
+        logger.warning("oneDNN's kernels fail on this model (%s): Paddle's own are used.", last_line(error))
+
     def _infer(self, batch: np.ndarray) -> np.ndarray:
         try:
             output = self._once(batch)
         except (RuntimeError, ValueError, NotImplementedError) as error:
-            by_default = self._options.device == "cpu" and self._options.enable_mkldnn is None
-            if self._ran or not by_default or self.precision != "fp32":
+            if self._ran:
                 raise
-            logger.warning("oneDNN's kernels fail on this model (%s): Paddle's own are used.", last_line(error))
-            self._options = dataclasses.replace(self._options, enable_mkldnn=False)
-            self._open()
+            self._open_without_onednn(error)
             output = self._once(batch)
         self._ran = True
         return output
