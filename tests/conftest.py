@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import faulthandler
 import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -32,21 +30,13 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     return 2
 
 
-@pytest.hookimpl(trylast=True)
-def pytest_configure(config: pytest.Config) -> None:
-    """What a native crash says goes into a file of the process, for the summary: the rest of it is lost with it."""
-    if hasattr(config, "workerinput"):
-        faulthandler.enable(open(Path(config.workerinput["crashes"], config.workerinput["workerid"]), "w"))  # noqa: SIM115
-    elif config.pluginmanager.hasplugin("dsession"):
-        config.crashes = tempfile.TemporaryDirectory()
-
-
-@pytest.hookimpl(optionalhook=True)
-def pytest_configure_node(node: Any) -> None:
-    node.workerinput["crashes"] = node.config.crashes.name
+FIRST = ("test_train", "test_loader", "test_determinism", "test_chaos", "test_long_runs", "test_ranks")
+"""Files that start processes by fork: they go first, before other tests have loaded libraries and started threads,
+some of which do not survive it."""
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.path.stem not in FIRST)
     if config.getoption("--slow"):
         return
     for item in items:
@@ -55,13 +45,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
-    """Stacks of test processes that crashed, and what tests have to tell beside having passed:
-    `record_property("told", text)`."""
-    if hasattr(terminalreporter.config, "crashes"):
-        for path in sorted(Path(terminalreporter.config.crashes.name).iterdir()):
-            if text := path.read_text(encoding="utf-8"):
-                terminalreporter.section(f"{path.name} crashed")
-                terminalreporter.write(text)
+    """What tests have to tell beside having passed: `record_property("told", text)`."""
     reports = [report for kind in ("passed", "failed") for report in terminalreporter.stats.get(kind, [])]
     told = [text for report in reports for name, text in report.user_properties if name == "told"]
     if told:

@@ -10,10 +10,12 @@ import re
 import struct
 import subprocess
 import sys
+import tempfile
 import termios
 import threading
 from fcntl import ioctl
 from pathlib import Path
+from typing import Iterator
 
 import pyte
 import pytest
@@ -79,10 +81,11 @@ def _play(command: list[str], columns: int, extra: dict[str, str]) -> str:
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("terminal")
-    tiny_config(make_data(folder / "data", train=4, val=4), folder / "c.yml", iters=6)
-    return folder
+def world() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="s") as name:  # pytest's own folders have names longer than a line
+        folder = Path(name)
+        tiny_config(make_data(folder / "data", train=4, val=4), folder / "c.yml", iters=6)
+        yield folder
 
 
 def train(world: Path, *more: str) -> list[str]:

@@ -216,9 +216,12 @@ class _Loader:
             places=None if self._place is None else [self._place],
         )
         state = np.random.get_state()  # Paddle draws its workers' seed from the global generator
+        before = signal.getsignal(signal.SIGCHLD)
         self._iterator = iter(loader)
         # Or its handler of SIGCHLD raises wherever the training step is when a worker dies.
         paddle.base.core._erase_process_pids(id(self._iterator))
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGCHLD, before)
         np.random.set_state(state)
 
     def _next(self) -> dict:

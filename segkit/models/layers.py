@@ -225,7 +225,7 @@ def unpool(x: Tensor, places: Tensor, like: Tensor) -> Tensor:
     """Values [N, C, h, w] at their `places` in a map of `like`'s size [N, C, H, W], zeros elsewhere."""
     flat = paddle.zeros_like(like).flatten(2)
     placed = paddle.put_along_axis(flat, places.flatten(2).astype("int64"), x.flatten(2), axis=2)
-    return placed.reshape(paddle.shape(like) if min(like.shape) < 0 else like.shape)
+    return placed.reshape([0, 0, *sides(like)])
 
 
 class ResizeTo(nn.Layer):
