@@ -40,6 +40,7 @@ setup(
         "tqdm>=4.60",
         "prettytable>=3.0",
         "visualdl>=2.5",
+        "setuptools; python_version >= '3.12'",  # Paddle 3.0.0 imports it and does not say so
     ],
     extras_require={**EXTRAS, "all": sorted({package for packages in EXTRAS.values() for package in packages})},
     entry_points={"console_scripts": ["segkit=segkit.cli.main:main"]},
