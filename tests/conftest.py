@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, Iterator
 
 THREADS_GIVEN = "OMP_NUM_THREADS" in os.environ
 os.environ.setdefault("OMP_NUM_THREADS", "2")
@@ -51,6 +52,18 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
     if told:
         terminalreporter.section("told")
         terminalreporter.write_line("\n".join(sorted(told)))
+
+
+@pytest.fixture
+def logged() -> Iterator[list[str]]:
+    """What segkit logs, by a handler of its own: pytest's is on the root logger, which segkit's lines do not reach."""
+    lines: list[str] = []
+    handler = logging.Handler()
+    handler.emit = lambda record: lines.append(record.getMessage())
+    logger = logging.getLogger("segkit")
+    logger.addHandler(handler)
+    yield lines
+    logger.removeHandler(handler)
 
 
 @pytest.fixture(scope="session")

@@ -82,7 +82,7 @@ def test_what_is_written(exported, tmp_path):
     np.testing.assert_allclose(overlay, 0.6 * photo(50, 70) + 0.4 * voc_palette()[np.asarray(found)], atol=1)
 
 
-def test_benchmark(exported, tmp_path, monkeypatch, caplog):
+def test_benchmark(exported, tmp_path, monkeypatch, logged):
     monkeypatch.setattr(infer_module, "_ALONE", 5)
     for number in range(4):
         io.write_png(tmp_path / "in" / f"{number}.png", photo(20, 20 + number))
@@ -107,7 +107,7 @@ def test_benchmark(exported, tmp_path, monkeypatch, caplog):
         assert 0 <= share <= 1 and share == pytest.approx(spent, rel=0.02, abs=3e-3)  # seconds come rounded to 0.1 ms
     assert found["peak_memory_mib"] > 10
     assert json.loads(json.dumps(result)) == result
-    assert re.search(r"end to end +\d+\.\d\d .*\n.*images in .* a second, peak memory .*\nbound by ", caplog.text)
+    assert re.search(r"end to end +\d+\.\d\d .*\n.*images in .* a second, peak memory .*\nbound by ", "\n".join(logged))
     assert set(found["waits"]) == {"read", "finish"} and sum(found["waits"].values()) <= 1
 
 

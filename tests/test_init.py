@@ -20,7 +20,6 @@ from segkit.data.recipe import OUTPUTS, Device, choose, config_text
 from segkit.data.split import Sample
 from segkit.data.thickness import thickness
 from segkit.errors import InputError
-from segkit.log import logger
 from tests.tiny import make_data
 
 CPU, GPU = Device(False, 2, 0.0), Device(True, 16, 24.0)
@@ -141,8 +140,7 @@ def test_the_text_is_a_config_that_checks(bands: int, shares: list[float], tmp_p
         "type": "Normalize", "mean": [1.0] * bands, "std": [1.0] * bands}  # fmt: skip
 
 
-def test_bands(shared: Path, tmp_path: Path, caplog, monkeypatch) -> None:
-    monkeypatch.setattr(logger, "propagate", True)
+def test_bands(shared: Path, tmp_path: Path, logged) -> None:
     pytest.importorskip("tifffile")
     source = shared / "data" / "tif16_raw"
     for part in ("images", "labels"):
@@ -151,7 +149,7 @@ def test_bands(shared: Path, tmp_path: Path, caplog, monkeypatch) -> None:
             file = next((source / part).glob("sen1floods11_S2.*"))
             shutil.copy(file, tmp_path / "s" / part / f"{name}{file.suffix}")
     init(str(tmp_path / "s"), device=CPU)  # one picture twice
-    assert "near-identical photos are in two parts, so that scores look better than they are" in caplog.text
+    assert "near-identical photos are in two parts, so that scores look better than they are" in "\n".join(logged)
     (tmp_path / "s" / "segkit.yml").unlink()
     for name, line in (("train", "images/a.tif labels/a.png\n"), ("val", "images/b.tif labels/b.png\n")):
         (tmp_path / "s" / f"{name}.txt").write_text(line)
@@ -209,12 +207,11 @@ def test_what_is_in_the_way_of_a_conversion_is_told_in_terms_of_init(tmp_path: P
         init(str(data), str(data / "labels"), device=CPU)
 
 
-def test_warnings_name_what_they_are_about(tmp_path: Path, caplog, monkeypatch) -> None:
-    monkeypatch.setattr(logger, "propagate", True)
+def test_warnings_name_what_they_are_about(tmp_path: Path, logged) -> None:
     data = make_data(tmp_path / "d", train=4, val=2)
     (data / "classes.txt").write_text("background\nthing\nghost\n")
     init(str(data), device=CPU)
-    assert "classes that occur nowhere: 1 of 3 (2 ghost). Mend num_classes" in caplog.text
+    assert "classes that occur nowhere: 1 of 3 (2 ghost). Mend num_classes" in "\n".join(logged)
 
 
 def test_a_bad_line_in_a_list_does_not_lose_the_list(tmp_path: Path) -> None:

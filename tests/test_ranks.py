@@ -105,7 +105,6 @@ def test_a_rank_that_fails_ends_all_with_its_message(runs: Path, tmp_path: Path)
     assert done.returncode != 0
     own = (tmp_path / "out" / "ranks" / "workerlog.1").read_text(encoding="utf-8")
     assert f"{bad}: " in own and "segkit: error:" in own and "Traceback" not in own
-    assert bad.name in done.stdout + done.stderr
 
 
 def test_two_ranks_share_the_photos_of_predict(runs: Path) -> None:
