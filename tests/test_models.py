@@ -108,7 +108,7 @@ def test_batch_entries_do_not_touch_each_other(name):
 LONG_GRAPHS = {
     "AttentionUNet", "BiseNetV1", "DDRNet_23", "ENet", "ESPNetV2", "FastSCNN", "HRNetW48Contrast", "HarDNet",
     "LRASPP", "MaskFormer", "MobileSeg", "MscaleOCRNet", "PIDNet", "PPHumanSegLite", "PPMobileSeg", "PortraitNet",
-    "SFNet", "SeaFormerSeg", "TopFormer", "U2Net", "U2Netp", "UNet3Plus", "UNetPlusPlus",
+    "SFNet", "SINet", "SeaFormerSeg", "TopFormer", "U2Net", "U2Netp", "UNet3Plus", "UNetPlusPlus",
 }  # fmt: skip
 GRAPHS = [
     pytest.param(name, arguments, marks=pytest.mark.slow if name in LONG_GRAPHS else ()) for name, arguments in VARIANTS

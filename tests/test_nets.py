@@ -21,6 +21,7 @@ from segkit.models.rtformer import RTFormer
 from segkit.models.seaformer import SeaFormerSeg
 from segkit.models.segnext import SegNeXt
 from segkit.models.setr import SegmentationTransformer
+from segkit.models.sinet import SINet
 from segkit.models.stdcseg import STDCSeg
 from segkit.models.transformer import DropPath
 from segkit.models.unet_3plus import UNet3Plus
@@ -101,6 +102,8 @@ def test_backbone_maps_are_as_small_and_wide_as_it_says(name):
             lambda: HarDNet(2, gr=[4, 4]),
             r"model.ch_list, model.gr, model.n_layers: .*got 5, 2 and 5, expected the same",
         ),
+        (lambda: SINet(2, stage3_blocks=9), r"model.config: not a row for each block \(got 10 for 2 and 9 blocks"),
+        (lambda: SINet(2, config=[[[3, 1]]] * 10), r"model.config: not two branches, .*got \[\[3, 1\]\], "),
         (lambda: setr("mlp"), r"model.head: unknown \(got 'mlp', expected one of naive, pup, mla"),
     ],
 )
