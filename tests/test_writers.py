@@ -202,6 +202,19 @@ def test_a_resumed_run_goes_on_in_its_own(tmp_path: Path, wandb: FakeWandb, monk
     assert again.given["id"] != wandb.given["id"], "begun anew"
 
 
+def test_a_resumed_run_offline_logs_nothing_twice(tmp_path: Path, wandb: FakeWandb, monkeypatch) -> None:
+    """Its files cannot be shortened, and there is no server to ask: killed at iteration 7, resumed at 4, killed again
+    before anything new was logged, and resumed."""
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    write(Dashboard(tmp_path, ["use_wandb"]), range(1, 8))
+    write(Dashboard(tmp_path, ["use_wandb"], 4, 4), range(5, 7))
+    write(Dashboard(tmp_path, ["use_wandb"], 4, 4), range(5, 9))
+    assert [item["Train/iteration"] for item in wandb.rows if "Train/loss" in item] == [1, 2, 3, 4, 5, 6, 7, 8]
+    assert [item["Evaluate/iteration"] for item in wandb.rows if "Evaluate/mIoU" in item] == [2, 4, 6, 8]
+    write(Dashboard(tmp_path, ["use_wandb"]), range(1, 3))
+    assert len([item for item in wandb.rows if "Train/loss" in item]) == 10, "begun anew"
+
+
 def test_nobody_logged_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "wandb", FakeWandb({}, "No API key configured."))
     monkeypatch.delenv("WANDB_MODE", raising=False)

@@ -15,13 +15,15 @@ from segkit.errors import InputError
 from segkit.io import write_bytes_atomic
 from segkit.log import logger
 
-_ID = "wandb_id.txt"  # by which a resumed run goes on where it was
+_ID = "wandb_id.txt"  # the run's id and the last iterations logged: a resumed run goes on from there
+_KINDS = ("Train", "Evaluate")  # beginnings of tags
 
 
 class WeightsAndBiases(Writer):
     """A run of project `$WANDB_PROJECT` (segkit), named after `folder`; see `Dashboard` for the arguments.
 
-    A resumed run goes on in its own curves: what its server has already is not sent again.
+    A resumed run goes on in its own curves. What was logged after its checkpoint stays, and is not logged again: wandb
+    rewinds runs on its server alone, and cannot shorten the files of a run offline.
     """
 
     @staticmethod
@@ -43,33 +45,45 @@ class WeightsAndBiases(Writer):
 
     def __init__(self, folder: Path, trained: int, evaluated: int):
         wandb = self.require()
-        mark = folder / _ID
-        known = mark.read_text(encoding="ascii").strip() if trained and mark.is_file() else ""
-        number = known or secrets.token_hex(4)
+        self._mark = folder / _ID
+        words = self._mark.read_text(encoding="ascii").split() if trained and self._mark.is_file() else []
+        self._id, there = words[0] if words else secrets.token_hex(4), dict(zip(_KINDS, map(int, words[1:])))
         try:
             self._run = wandb.init(
                 project=os.environ.get("WANDB_PROJECT", "segkit"), name=os.environ.get("WANDB_NAME", folder.name),
-                dir=str(folder), id=number, resume="allow", settings=wandb.Settings(silent=True, console="off"),
+                dir=str(folder), id=self._id, resume="allow", settings=wandb.Settings(silent=True, console="off"),
             )  # fmt: skip
         except wandb.errors.Error as error:
             raise _refused(error) from None
-        write_bytes_atomic(mark, f"{number}\n".encode())
+        if not _offline():  # the server knows what reached it
+            there = {kind: int(self._run.summary.get(f"{kind}/iteration") or 0) for kind in _KINDS}
+        self._before = {kind: there.get(kind, 0) for kind in _KINDS}
+        self._logged = dict(self._before)
+        self._write_mark()
         self._picture = wandb.Image
-        for kind in ("Train", "Evaluate"):
+        for kind in _KINDS:
             self._run.define_metric(f"{kind}/iteration", hidden=True)
             self._run.define_metric(f"{kind}/*", step_metric=f"{kind}/iteration")
-        self._sent = {kind: int(self._run.summary.get(f"{kind}/iteration") or 0) for kind in ("Train", "Evaluate")}
         where = f"offline in {folder / 'wandb'} (wandb sync sends it)" if _offline() else self._run.url
-        logger.info("Weights & Biases: run %s, %s", number, where)
+        logger.info("Weights & Biases: run %s, %s", self._id, where)
 
-    def _log(self, values: dict[str, Any], iteration: int) -> None:
-        kind = next(iter(values)).partition("/")[0]
-        if iteration > self._sent[kind]:
+    def _write_mark(self) -> None:
+        words = [self._id, *(str(self._logged[kind]) for kind in _KINDS)]
+        write_bytes_atomic(self._mark, f"{' '.join(words)}\n".encode())
+
+    def _log(self, values: dict[str, Any], iteration: int) -> bool:
+        """Whether it had not been logged yet."""
+        kind = _kind(values)
+        new = iteration > self._before[kind]
+        if new:
             self._run.log({**values, f"{kind}/iteration": iteration})
+        return new
 
     def scalars(self, values: dict[str, float], iteration: int) -> None:
         """See `Writer`."""
-        self._log(values, iteration)
+        if self._log(values, iteration):
+            self._logged[_kind(values)] = iteration
+            self._write_mark()
 
     def image(self, tag: str, picture: np.ndarray, iteration: int) -> None:
         """See `Writer`."""
@@ -88,6 +102,10 @@ class WeightsAndBiases(Writer):
     def close(self) -> None:
         """End the run; it is told whether an error ended it."""
         self._run.finish(exit_code=int(isinstance(sys.exc_info()[1], Exception)))
+
+
+def _kind(values: dict[str, Any]) -> str:
+    return next(iter(values)).partition("/")[0]
 
 
 def _offline() -> bool:
