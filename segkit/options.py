@@ -126,7 +126,9 @@ class PictureOptions:
         None,
         "also figures/: input | label | prediction and a legend in one picture; grid: also pages of three in grids/",
     )
-    labels: Optional[str] = option(None, "for the figures: folder of label PNGs, named and laid out as the photos are")
+    labels: Optional[str] = option(
+        None, "for the figures: folder of label PNGs, named and laid out as the photos (for img.png: label.png)"
+    )
     polygons: Optional[Literal["labelme", "coco"]] = option(
         None, "also the outlines in polygons/, as labelme's JSON (default) or one COCO file; segkit data convert "
         "reads both, corrected or not", nargs="?", const="labelme",

@@ -151,6 +151,14 @@ def test_figures_and_pages(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> 
     assert io.image_size(tmp_path / "out" / "grids" / "page_001.png")[0] > 3 * sizes[0][0]
 
 
+def test_labels_in_the_folders_of_labelme(tmp_path: Path) -> None:
+    """`NAME/img.png` and `NAME/label.png`, as the doves have them; the photo itself is no label."""
+    io.write_png(tmp_path / "photos" / "0" / "label.png", square())
+    drawn(tmp_path, {"0/img": square(), "1/img": square()}, figures="row", labels=str(tmp_path / "photos"))
+    with_label, without = (io.image_size(tmp_path / "out" / "figures" / name / "img.png") for name in "01")
+    assert with_label[1] > without[1]
+
+
 def test_a_label_of_another_size(tmp_path: Path) -> None:
     io.write_png(tmp_path / "labels" / "a.png", square()[:20])
     with pytest.raises(ValueError, match=r"does not fit its photo \(got 60x20, expected 60x40, width x height\)"):

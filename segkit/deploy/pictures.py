@@ -20,6 +20,7 @@ from segkit.options import PictureOptions, check_idle
 from segkit.polygons import BACKGROUNDS, is_background, write_labelme
 
 POLYGONS, FIGURES, GRIDS = "polygons", "figures", "grids"
+_PHOTO, _LABEL = "img.png", "label.png"  # in each folder of labelme's json_to_dataset
 _OPACITY, _ROWS = 0.4, 3  # PaddleSeg's share of the colours; rows of a page
 
 
@@ -84,19 +85,21 @@ class Pictures:
 
     def _row(self, name: str, photo: Photo, mask: np.ndarray) -> np.ndarray:
         masks, panels = [mask], [("input", as_rgb(photo.image))]
-        label = self._label(name, photo.image.shape[:2])
+        label = self._label(name, photo)
         if label is not None:
             masks.append(label)
             panels.append(("label", self.overlay(photo.image, label)))
         panels.append(("prediction", self.overlay(photo.image, mask)))
         return figures.row(panels, figures.entries(masks, self.classes, self.palette))
 
-    def _label(self, name: str, size: tuple[int, int]) -> Optional[np.ndarray]:
+    def _label(self, name: str, photo: Photo) -> Optional[np.ndarray]:
         """The label [H, W] of a photo; None where none is wanted or there."""
         if self.options.labels is None:
             return None
         path = Path(self.options.labels) / f"{name}.png"
-        if not path.is_file():
+        if path.name == _PHOTO and (beside := path.with_name(_LABEL)).is_file():
+            path = beside
+        if not path.is_file() or path.samefile(photo.path):
             if not self._without_label:
                 self._without_label = True
                 logger.warning(
@@ -104,7 +107,7 @@ class Pictures:
                     "PNGs are named and laid out as the photos are. (Said for the first such photo only.)", path,
                 )  # fmt: skip
             return None
-        label = io.read_label(path, self.palette)
+        label, size = io.read_label(path, self.palette), photo.image.shape[:2]
         if label.shape != size:
             raise InputError(
                 f"{path}: this label does not fit its photo (got {label.shape[1]}x{label.shape[0]}, expected "
