@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Optional
 
 import numpy as np
 
@@ -37,11 +38,12 @@ def entries(masks: list[np.ndarray], classes: list[str], palette: np.ndarray) ->
     ]
 
 
-def legend(items: list[Entry], width: int) -> np.ndarray:
-    """uint8 [H, width, 3]: a coloured square and the name of each class, in as many lines as it takes."""
+def legend(items: list[Entry], width: int, size: Optional[int] = None) -> np.ndarray:
+    """uint8 [H, width, 3]: a coloured square and the name of each class, in as many lines as it takes. `size`: of the
+    letters, pixels."""
     from PIL import Image, ImageDraw
 
-    size = int(np.clip(width // 64, 14, 48))
+    size = size or int(np.clip(width // 64, 14, 48))
     font = font_for("".join(item.name for item in items), size)
     names = readable([item.name for item in items], [item.number for item in items], font)
     line, box = size + _GAP, size - 2
@@ -69,10 +71,10 @@ def _shortened(name: str, font: object, width: int) -> str:
     return short
 
 
-def with_legend(picture: np.ndarray, items: list[Entry]) -> np.ndarray:
-    """The picture, uint8 [H, W, 3], with a strip below; a narrow one gets white beside it."""
+def with_legend(picture: np.ndarray, items: list[Entry], size: Optional[int] = None) -> np.ndarray:
+    """The picture, uint8 [H, W, 3], with a strip below; a narrow one gets white beside it. `size`: see `legend`."""
     width = max(picture.shape[1], _NARROWEST)
-    return np.concatenate([_widened(picture, width), legend(items, width)])
+    return np.concatenate([_widened(picture, width), legend(items, width, size)])
 
 
 def _widened(picture: np.ndarray, width: int) -> np.ndarray:
@@ -83,10 +85,12 @@ def _widened(picture: np.ndarray, width: int) -> np.ndarray:
 
 def row(panels: list[tuple[str, np.ndarray]], items: list[Entry]) -> np.ndarray:
     """Titled pictures of one size, uint8 [H, W, 3], side by side, and the legend below."""
-    shown = [_titled(title, _fitted(picture)) for title, picture in panels]
+    fitted = [_fitted(picture) for _, picture in panels]
+    size = int(np.clip(max(fitted[0].shape) // 21, 14, 30))  # the same in all rows of a page whose photos are large
+    shown = [_titled(title, picture, size) for (title, _), picture in zip(panels, fitted)]
     gap = np.full((shown[0].shape[0], _GAP, 3), _PAPER, np.uint8)
     line = np.concatenate([part for picture in shown for part in (picture, gap)][:-1], axis=1)
-    return with_legend(line, items)
+    return with_legend(line, items, size)
 
 
 def _fitted(picture: np.ndarray) -> np.ndarray:
@@ -100,13 +104,13 @@ def _fitted(picture: np.ndarray) -> np.ndarray:
     return picture.repeat(times, axis=0).repeat(times, axis=1)
 
 
-def _titled(title: str, picture: np.ndarray) -> np.ndarray:
+def _titled(title: str, picture: np.ndarray, size: int) -> np.ndarray:
     from PIL import Image, ImageDraw
 
-    font = font_for(title, 18)
+    font = font_for(title, size)
     width = max(picture.shape[1], round(font.getlength(title)))
-    strip = Image.new("RGB", (width, 24), _PAPER)
-    ImageDraw.Draw(strip).text((0, 12), title, fill=_INK, font=font, anchor="lm")
+    strip = Image.new("RGB", (width, size + _GAP), _PAPER)
+    ImageDraw.Draw(strip).text((0, size // 2 + 2), title, fill=_INK, font=font, anchor="lm")
     return np.concatenate([np.array(strip), _widened(picture, width)])
 
 
