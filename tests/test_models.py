@@ -109,6 +109,7 @@ LONG_GRAPHS = {
     "AttentionUNet", "BiseNetV1", "DDRNet_23", "ENet", "ESPNetV2", "FastSCNN", "HRNetW48Contrast", "HarDNet",
     "LRASPP", "MaskFormer", "MobileSeg", "MscaleOCRNet", "PIDNet", "PPHumanSegLite", "PPMobileSeg", "PortraitNet",
     "SFNet", "SINet", "SeaFormerSeg", "TopFormer", "U2Net", "U2Netp", "UNet3Plus", "UNetPlusPlus",
+    "UPerNetViTAdapter",
 }  # fmt: skip
 GRAPHS = [
     pytest.param(name, arguments, marks=pytest.mark.slow if name in LONG_GRAPHS else ()) for name, arguments in VARIANTS

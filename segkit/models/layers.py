@@ -215,6 +215,12 @@ def fill_to(x: Tensor, size: int) -> Tensor:
     return F.pad(x, paddle.concat([none, lack[3:4], none, lack[2:3]]))
 
 
+def fill_up(x: Tensor, size: int) -> Tensor:
+    """`x` [N, C, h, w] with zeros at its right and bottom, so that both sides are multiples of `size`."""
+    height, width = sides(x)
+    return F.pad(x, [0, (size - width % size) % size, 0, (size - height % size) % size])
+
+
 @paddle.jit.not_to_static
 def raise_to(x: Tensor, like: Tensor) -> Tensor:
     """[N, C, h, w] -> [N, C, H, W], bilinearly at `like`'s size with the corners' pixels in place."""

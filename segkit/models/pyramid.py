@@ -48,6 +48,19 @@ class ASPP(nn.Layer):
         return self.dropout(self.conv_bn_relu(paddle.concat(maps, axis=1)))
 
 
+def pooling_stages(
+    in_channels: int,
+    out_channels: int,
+    bin_sizes: Sequence[int],
+    bias: bool = True,
+    names: tuple[str, str] = ("_conv", "_batch_norm"),
+) -> nn.LayerList:
+    """For each of `bin_sizes` a layer from [N, in, h, w] to the means over a grid of so many cells along each side,
+    projected: [N, out, size, size]. `bias` and `names` are the projections'."""
+    convs = [ConvBNReLU(in_channels, out_channels, 1, bias=bias, names=names) for _ in bin_sizes]
+    return nn.LayerList([nn.Sequential(nn.AdaptiveAvgPool2D(size), conv) for size, conv in zip(bin_sizes, convs)])
+
+
 class PyramidPooling(nn.Layer):
     """The map beside its means over grids of several sizes (Zhao et al., https://arxiv.org/abs/1612.01105).
     [N, in, h, w] -> [N, out, h, w].
@@ -61,9 +74,7 @@ class PyramidPooling(nn.Layer):
         super().__init__()
         self.align_corners = align_corners
         width = in_channels // len(bin_sizes) if reduce else in_channels
-        self.stages = nn.LayerList(
-            [nn.Sequential(nn.AdaptiveAvgPool2D(size), ConvBNReLU(in_channels, width, 1)) for size in bin_sizes]
-        )
+        self.stages = pooling_stages(in_channels, width, bin_sizes)
         self.conv_bn_relu2 = ConvBNReLU(in_channels + width * len(bin_sizes), out_channels, 3)
 
     def forward(self, x: Tensor) -> Tensor:

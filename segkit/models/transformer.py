@@ -40,6 +40,12 @@ def normed_map(norm: nn.Layer, x: Tensor) -> Tensor:
     return to_map(norm(to_tokens(x)), x)
 
 
+def positions_at(learned: Tensor, side: int, like: Tensor) -> Tensor:
+    """Positions learned for a square of `side` cells [1, side^2, C], for those of `like` [N, *, h, w]: [1, h w, C]."""
+    square = learned.transpose([0, 2, 1]).reshape([1, -1, side, side])
+    return to_tokens(layers.resize_to(square, like, "bicubic"))
+
+
 class Attention(nn.Layer):
     """Multi-head self-attention of tokens (Vaswani et al., https://arxiv.org/abs/1706.03762). [N, L, C] -> [N, L, C].
 
@@ -78,6 +84,31 @@ class Mlp(nn.Layer):
         return self.drop(self.fc2(self.drop(F.gelu(self.fc1(x)))))
 
 
+class _Depthwise(nn.Layer):
+    """3x3 convolution of each channel by itself. [N, L, C] of a map like `like` -> [N, L, C]."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.dwconv = nn.Conv2D(channels, channels, 3, padding=1, groups=channels)
+
+    def forward(self, x: Tensor, like: Tensor) -> Tensor:
+        return to_tokens(self.dwconv(to_map(x, like)))
+
+
+class MapMlp(nn.Layer):
+    """[N, L, C] of a map like `like` -> [N, L, C]; its convolution tells where a pixel stands (Xie et al., "SegFormer",
+    https://arxiv.org/abs/2105.15203)."""
+
+    def __init__(self, channels: int, hidden: int):
+        super().__init__()
+        self.fc1 = nn.Linear(channels, hidden)
+        self.dwconv = _Depthwise(hidden)
+        self.fc2 = nn.Linear(hidden, channels)
+
+    def forward(self, x: Tensor, like: Tensor) -> Tensor:
+        return self.fc2(F.gelu(self.dwconv(self.fc1(x), like)))
+
+
 class TransformerBlock(nn.Layer):
     """Attention and MLP, each normalised first and beside a shortcut. [N, L, C] -> [N, L, C].
 
@@ -105,6 +136,24 @@ class TransformerBlock(nn.Layer):
     def forward(self, x: Tensor) -> Tensor:
         x = x + self.drop_path(self.attn(self.norm1(x)))
         return x + self.drop_path(self.mlp(self.norm2(x)))
+
+
+class ScaledBlock(TransformerBlock):
+    """`TransformerBlock` whose two branches are scaled channel by channel, by learned numbers that `add_scales` makes
+    (Touvron et al., "CaiT", https://arxiv.org/abs/2103.17239)."""
+
+    def add_scales(self, start: float, names: tuple[str, str]) -> ScaledBlock:
+        """Make the numbers, `start` at first, under the keys `names`; gives the block itself."""
+        self._scales = names
+        for name in names:
+            fill = nn.initializer.Constant(start)
+            self.add_parameter(name, self.create_parameter(self.norm1.weight.shape, default_initializer=fill))
+        return self
+
+    def forward(self, x: Tensor) -> Tensor:
+        first, second = (getattr(self, name) for name in self._scales)
+        x = x + self.drop_path(first * self.attn(self.norm1(x)))
+        return x + self.drop_path(second * self.mlp(self.norm2(x)))
 
 
 def draw_linears(model: nn.Layer) -> None:

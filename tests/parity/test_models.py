@@ -216,10 +216,11 @@ def _train_without_batch_statistics(model: paddle.nn.Layer) -> None:
             layer.eval()
 
 
-def test_sizes_that_the_reference_cannot_do(case):
+def test_sizes_that_the_reference_cannot_do(request, case):
     description, _, model = case
     model.eval()
-    for entry in description["unsupported"]:
+    entries = description["unsupported"]
+    for entry in entries if request.config.getoption("--slow") else entries[:1]:
         with paddle.no_grad():
             (output,) = model(_image(description, entry["size"]))
         assert output.shape[2:] == entry["size"]
@@ -232,6 +233,9 @@ def test_training_outputs(case, unless_big):
     model.train()
     with paddle.no_grad():
         outputs = model(paddle.randn(expected["input"]))
+    if "error" in expected:  # PaddleSeg cannot train it here
+        assert all(output.shape[2:] == expected["input"][2:] for output in outputs)
+        return
     assert len(outputs) == expected["n"]
     assert _shapes(outputs) == expected["shapes"]
 

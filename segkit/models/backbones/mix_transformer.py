@@ -8,7 +8,7 @@ import paddle.nn.functional as F
 from paddle import Tensor, nn
 
 from segkit.models.layers import fill_to
-from segkit.models.transformer import DropPath, to_map, to_tokens, transformer_start
+from segkit.models.transformer import DropPath, MapMlp, to_map, to_tokens, transformer_start
 from segkit.registry import BACKBONES
 
 HEADS, SHRINK = (1, 2, 5, 8), (8, 4, 2, 1)
@@ -54,30 +54,6 @@ class _Attention(nn.Layer):
         return self.proj(found.transpose([0, 2, 1, 3]).reshape([0, -1, channels]))
 
 
-class _Depthwise(nn.Layer):
-    """3x3 convolution of each channel by itself. [N, L, C] of a map like `like` -> [N, L, C]."""
-
-    def __init__(self, channels: int):
-        super().__init__()
-        self.dwconv = nn.Conv2D(channels, channels, 3, padding=1, groups=channels)
-
-    def forward(self, x: Tensor, like: Tensor) -> Tensor:
-        return to_tokens(self.dwconv(to_map(x, like)))
-
-
-class _Mlp(nn.Layer):
-    """[N, L, C] of a map like `like` -> [N, L, C]; its convolution tells where a pixel stands."""
-
-    def __init__(self, channels: int, hidden: int):
-        super().__init__()
-        self.fc1 = nn.Linear(channels, hidden)
-        self.dwconv = _Depthwise(hidden)
-        self.fc2 = nn.Linear(hidden, channels)
-
-    def forward(self, x: Tensor, like: Tensor) -> Tensor:
-        return self.fc2(F.gelu(self.dwconv(self.fc1(x), like)))
-
-
 class _Block(nn.Layer):
     """Attention and MLP, each beside a shortcut. [N, L, C] of a map like `like` -> [N, L, C]."""
 
@@ -87,7 +63,7 @@ class _Block(nn.Layer):
         self.attn = _Attention(channels, heads, shrink)
         self.drop_path = DropPath(drop)
         self.norm2 = nn.LayerNorm(channels, epsilon=1e-6)
-        self.mlp = _Mlp(channels, 4 * channels)
+        self.mlp = MapMlp(channels, 4 * channels)
 
     def forward(self, x: Tensor, like: Tensor) -> Tensor:
         x = x + self.drop_path(self.attn(self.norm1(x), like))

@@ -6,8 +6,8 @@ import numpy as np
 import paddle
 from paddle import Tensor, nn
 
-from segkit.models.layers import fill_to, resize_to
-from segkit.models.transformer import TransformerBlock, to_map, to_tokens
+from segkit.models.layers import fill_to
+from segkit.models.transformer import TransformerBlock, positions_at, to_map, to_tokens
 from segkit.registry import BACKBONES
 
 
@@ -23,8 +23,31 @@ class _Patches(nn.Layer):
         return self.proj(fill_to(x, self.size))
 
 
+class PatchTokens(nn.Layer):
+    """What plain transformers begin with: patches of `patch_size` pixels a side as tokens, each with its position, a
+    class token before them. `img_size` is the side in pixels for which the positions are learned; for other sizes
+    they are interpolated. `drop_rate` is dropout."""
+
+    def __init__(self, img_size: int, patch_size: int, in_channels: int, embed_dim: int, drop_rate: float):
+        super().__init__()
+        self.side = img_size // patch_size
+        start = nn.initializer.TruncatedNormal(std=0.02)
+        self.patch_embed = _Patches(in_channels, embed_dim, patch_size)
+        self.pos_embed = self.create_parameter([1, self.side**2 + 1, embed_dim], default_initializer=start)
+        zero = nn.initializer.Constant(0.0)
+        self.cls_token = self.create_parameter([1, 1, embed_dim], default_initializer=zero)
+        self.pos_drop = nn.Dropout(drop_rate)
+
+    def tokens(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """[N, in, H, W] -> [N, 1 + h w, embed_dim], and a map [N, embed_dim, h, w] of the patches' size."""
+        like = self.patch_embed(x)
+        x = to_tokens(like) + positions_at(self.pos_embed[:, 1:], self.side, like)
+        first = (self.cls_token + self.pos_embed[:, :1]) + paddle.zeros_like(x[:, :1])
+        return self.pos_drop(paddle.concat([first, x], axis=1)), like
+
+
 @BACKBONES.register
-class VisionTransformer(nn.Layer):
+class VisionTransformer(PatchTokens):
     """[N, in_channels, H, W] -> a map [N, embed_dim, H // patch_size, W // patch_size] of each of `depth` blocks.
 
     `img_size` is the side in pixels for which the positions are learned; for other sizes they are interpolated.
@@ -50,14 +73,7 @@ class VisionTransformer(nn.Layer):
         final_norm: bool = False,
         pretrained: str | None = None,
     ):
-        super().__init__()
-        self.side = img_size // patch_size
-        start = nn.initializer.TruncatedNormal(std=0.02)
-        self.patch_embed = _Patches(in_channels, embed_dim, patch_size)
-        self.pos_embed = self.create_parameter([1, self.side**2 + 1, embed_dim], default_initializer=start)
-        zero = nn.initializer.Constant(0.0)
-        self.cls_token = self.create_parameter([1, 1, embed_dim], default_initializer=zero)
-        self.pos_drop = nn.Dropout(drop_rate)
+        super().__init__(img_size, patch_size, in_channels, embed_dim, drop_rate)
         drops = np.linspace(0, drop_path_rate, depth).tolist()
         self.blocks = nn.LayerList(
             [
@@ -69,16 +85,8 @@ class VisionTransformer(nn.Layer):
         self.feat_channels = [embed_dim] * depth
         self.pretrained = pretrained
 
-    def positions(self, like: Tensor) -> Tensor:
-        """The learned positions for a map of `like`'s size [N, *, h, w]: [1, h w, C]."""
-        square = self.pos_embed[:, 1:].transpose([0, 2, 1]).reshape([1, -1, self.side, self.side])
-        return to_tokens(resize_to(square, like, "bicubic"))
-
     def forward(self, x: Tensor) -> list[Tensor]:
-        like = self.patch_embed(x)
-        x = to_tokens(like) + self.positions(like)
-        first = (self.cls_token + self.pos_embed[:, :1]) + paddle.zeros_like(x[:, :1])
-        x = self.pos_drop(paddle.concat([first, x], axis=1))
+        x, like = self.tokens(x)
         maps = []
         for index, block in enumerate(self.blocks):
             x = block(x)
