@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from segkit import runtime
-from tests.chaos.runs import INTERVAL, Bench, differences, outcome, start, trial
+from tests.chaos.runs import INTERVAL, VARIANTS, Bench, Kill, differences, draw, outcome, start, trial
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="forks and kills as Linux does")
 
@@ -23,10 +23,25 @@ def bench(tmp_path_factory) -> Bench:
     return Bench(tmp_path_factory.mktemp("chaos"))
 
 
-def test_killed_runs_end_as_if_never_stopped(bench: Bench) -> None:
-    made = trial(bench, np.random.default_rng(0), number=1, beyond=2 * INTERVAL)
-    assert made.killed and made.identical and not made.problems, str(made)
-    assert int(made.stood.removeprefix("iter_")) >= 2 * INTERVAL
+@pytest.mark.parametrize(
+    "variant, kills",
+    [
+        ("momentum", [Kill(signal.SIGTERM, "its group", 2 * INTERVAL, 0.02)]),
+        ("workers", [Kill(signal.SIGKILL, "a worker", INTERVAL, 0.1), Kill(signal.SIGKILL, "it", 0, 0.3)]),
+    ],
+)
+def test_killed_runs_end_as_if_never_stopped(bench: Bench, variant: str, kills: list[Kill]) -> None:
+    made = trial(bench, variant, kills, number=len(kills))
+    assert made.killed == len(kills) and made.resumed and made.identical and not made.problems, str(made)
+    assert int(made.stood.removeprefix("iter_")) >= kills[0].beyond
+
+
+def test_most_kills_come_after_the_first_checkpoint_and_some_twice_or_to_a_worker() -> None:
+    rng = np.random.default_rng(0)
+    drawn = [draw(rng, list(VARIANTS)[number % 3]) for number in range(300)]
+    assert 240 < sum(kills[0].beyond > 0 for kills in drawn) < 300
+    assert 60 < sum(len(kills) > 1 for kills in drawn) < 140
+    assert 20 < sum(kills[0].target == "a worker" for kills in drawn) < 60
 
 
 @pytest.mark.parametrize("which", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])

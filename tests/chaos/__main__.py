@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from segkit import runtime
+from tests.chaos.runs import VARIANTS, Bench, Trial, draw, trial
 
 
 def main() -> int:
@@ -21,26 +22,31 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=float("inf"), help="begin no run after so long")
     args = parser.parse_args()
     runtime.require_paddle()
-    from tests.chaos.runs import Bench, trial
 
     rng, begin = np.random.default_rng(args.seed), time.monotonic()
-    killed = resumed = identical = faults = number = 0
+    made: list[Trial] = []
     with tempfile.TemporaryDirectory(prefix="segkit-chaos-") as folder:
         bench = Bench(Path(folder))
-        while killed < args.kills and time.monotonic() - begin < args.seconds:
-            made = trial(bench, rng, number)
-            number += 1
-            print(f"{number:4} {made}", flush=True)
-            for line in (bench.folder / f"run-{number - 1}.txt").read_text().splitlines() if made.problems else ():
+        while sum(one.killed > 0 for one in made) < args.kills and time.monotonic() - begin < args.seconds:
+            number = len(made)
+            variant = list(VARIANTS)[number % len(VARIANTS)]
+            made.append(trial(bench, variant, draw(rng, variant), number))
+            print(f"{number:4} {made[-1]}", flush=True)
+            for line in (bench.folder / f"run-{number}.txt").read_text().splitlines() if made[-1].problems else ():
                 print(f"     | {line}")
-            killed += made.killed
-            resumed += made.killed and not any("ended with" in problem for problem in made.problems)
-            identical += made.killed and made.identical
-            faults += bool(made.problems)
-    print(
-        f"{killed} killed, {resumed} resumed, {identical} identical, in {time.monotonic() - begin:.0f} s (seed {args.seed})"
+    print(f"{summary(made)}, in {time.monotonic() - begin:.0f} s (seed {args.seed})")
+    return 1 if any(one.problems for one in made) else 0
+
+
+def summary(made: list[Trial]) -> str:
+    """The runs that were killed, and what became of them."""
+    killed = [one for one in made if one.killed]
+    twice, workers = sum(one.killed > 1 for one in killed), sum(one.by_worker for one in killed)
+    return (
+        f"{len(killed)} killed ({twice} of them twice, {workers} by a worker's death), "
+        f"{sum(one.resumed for one in killed)} resumed, {sum(bool(one.stood) for one in killed)} of them from a "
+        f"checkpoint, {sum(one.identical for one in killed)} identical"
     )
-    return 1 if faults else 0
 
 
 if __name__ == "__main__":

@@ -43,8 +43,8 @@ class Bench:
     """A data set, a config for each variant, and the runs that were never stopped."""
 
     folder: Path
-    whole: dict[str, float] = field(default_factory=dict)
-    """variant -> seconds that the whole run took"""
+    whole: dict[str, tuple[float, float]] = field(default_factory=dict)
+    """variant -> seconds to the first checkpoint and to the end of the whole run"""
 
     def __post_init__(self) -> None:
         import segkit.engine.train  # noqa: F401  (forked runs need not import it)
@@ -67,11 +67,24 @@ class Bench:
         out = self.folder / f"whole-{variant}"
         if variant not in self.whole:
             begin = time.perf_counter()
-            code = start(self.command(variant, out), out.with_suffix(".txt")).wait()
+            run = start(self.command(variant, out), out.with_suffix(".txt"))
+            while not (out / f"iter_{INTERVAL}").is_dir() and run.alive():
+                time.sleep(0.005)
+            first = time.perf_counter() - begin
+            code = run.wait()
             if code:
                 raise RuntimeError(f"{variant}: ended with {code}\n{out.with_suffix('.txt').read_text()}")
-            self.whole[variant] = time.perf_counter() - begin
+            self.whole[variant] = (first, time.perf_counter() - begin)
         return out
+
+    def left(self, variant: str, kill: Kill, stood: Path | None, resumed: bool) -> float:
+        """Seconds within which the moment of a kill lies: to the first checkpoint, from there to the end, or all that
+        a resumed run takes from where it stood."""
+        first, whole = self.whole[variant]
+        if kill.beyond:
+            return whole - first
+        done = int(stood.name[5:]) / ITERS if stood else 0
+        return first + (whole - first) * (1 - done) * resumed
 
 
 class Forked:
@@ -152,58 +165,76 @@ def _command(argv: list[str], said: Path, before: Callable[[], None]) -> int:
 
 
 @dataclass
+class Kill:
+    """What hits a run, and when."""
+
+    signal: signal.Signals
+    target: str
+    """`it`, `its group` or `a worker`"""
+    beyond: int
+    """the iteration whose checkpoint must stand; 0: at any moment"""
+    share: float
+    """of the time that is left then: 0 at once, 1 at the end"""
+
+    def __str__(self) -> str:
+        moment = f"{self.share:.0%} " + (f"beyond iter_{self.beyond}" if self.beyond else "from its start")
+        return f"{self.signal.name} to {self.target}, {moment}"
+
+
+def draw(rng: np.random.Generator, variant: str) -> list[Kill]:
+    """One kill, nine times in ten beyond the first checkpoint; every third time one more while the run is resumed, its
+    start included; every sixth of a run with workers hits one of these."""
+
+    def target() -> tuple[signal.Signals, str]:
+        if VARIANTS[variant][1][1] != "0" and rng.random() < 1 / 6:
+            return signal.SIGKILL, "a worker"
+        return SIGNALS[int(rng.integers(len(SIGNALS)))], ("it", "its group")[int(rng.integers(2))]
+
+    kills = [Kill(*target(), INTERVAL if rng.random() < 0.9 else 0, rng.random())]
+    if rng.random() < 1 / 3:
+        kills.append(Kill(*target(), 0, rng.random()))
+    return kills
+
+
+@dataclass
 class Trial:
-    """A run that was killed at one random moment and resumed."""
+    """A run that was killed, once or twice, and resumed."""
 
     variant: str
-    signal: str
-    after: float
-    """seconds"""
-    whole_group: bool
-    killed: bool = False
-    """False where it had ended before"""
+    kills: list[Kill]
+    """those meant, of which those beyond `killed` came too late"""
+    killed: int = 0
+    """how often it was"""
     stood: str = ""
-    """the checkpoint that it was resumed from"""
+    """the checkpoint that it was resumed from after the first time"""
+    resumed: bool = False
+    """it went on to the end"""
     identical: bool = False
     """what it left is what the run left that was never stopped"""
     problems: list[str] = field(default_factory=list)
 
+    @property
+    def by_worker(self) -> bool:
+        """Whether it was ended by the death of a worker."""
+        return any(kill.target == "a worker" for kill in self.kills[: self.killed])
+
     def __str__(self) -> str:
-        how = f"{self.signal} to {'its group' if self.whole_group else 'it'} after {self.after:.2f} s"
-        return f"{self.variant:8} {how:38} {self.stood or 'no checkpoint yet':18} " + (
+        how = "; then ".join(map(str, self.kills[: max(self.killed, 1)]))
+        return f"{self.variant:8} {how}; {self.stood or 'no checkpoint yet'}: " + (
             "; ".join(self.problems) or ("identical" if self.killed else "had ended before")
         )
 
 
-def trial(bench: Bench, rng: np.random.Generator, number: int, beyond: int = 0) -> Trial:
-    """Start a run, kill it at a random moment, resume it, and compare it with the one that was never stopped.
-
-    Args:
-        beyond: kill it soon after its checkpoint of this iteration stands; 0: at any moment of its time.
-    """
-    from segkit.engine import checkpoint
-
-    variant = list(VARIANTS)[number % len(VARIANTS)]
+def trial(bench: Bench, variant: str, kills: list[Kill], number: int) -> Trial:
+    """Start a run, kill it, resume it (and kill that too, where there is a second kill), and compare it with the one
+    that was never stopped. `number`: of its folder."""
     whole = bench.reference(variant)
-    which = SIGNALS[int(rng.integers(len(SIGNALS)))]
-    made = Trial(variant, which.name, rng.uniform(0, 0.1 if beyond else bench.whole[variant]), bool(rng.integers(2)))
+    made = Trial(variant, kills)
     out, said = bench.folder / f"run-{number}", bench.folder / f"run-{number}.txt"
-    run = start(bench.command(variant, out), said)
-    while beyond and not (out / f"iter_{beyond}").is_dir() and run.alive():
-        time.sleep(0.005)
-    time.sleep(made.after)
-    with contextlib.suppress(ProcessLookupError):  # it has ended
-        (os.killpg if made.whole_group else os.kill)(run.pid, which)
-    code = run.wait()
-    made.killed = code != 0
-    if code not in (0, -which, 128 + which):
-        made.problems.append(f"ended with {code}")
-    if made.killed:
-        stood = checkpoint.find("auto", out) if out.is_dir() else None
-        made.stood = stood.name if stood else ""
-        code = start(bench.command(variant, out, "--resume_model", "auto"), said).wait()
-        if code and not (code == 2 and "this run is finished" in said.read_text(encoding="utf-8")):
-            made.problems.append(f"resumed, ended with {code}")
+    try:
+        made.resumed = _killed_and_resumed(bench, made, out, said)
+    except TimeoutError as error:
+        made.problems.append(str(error))
     if "Traceback" in said.read_text(encoding="utf-8"):
         made.problems.append(f"a traceback in {said}")
     found = (
@@ -214,6 +245,66 @@ def trial(bench: Bench, rng: np.random.Generator, number: int, beyond: int = 0) 
     if not made.problems:
         shutil.rmtree(out)
     return made
+
+
+def _killed_and_resumed(bench: Bench, made: Trial, out: Path, said: Path) -> bool:
+    """Whether the run reached its end after the kills; what went wrong is noted in `made`."""
+    from segkit.engine import checkpoint
+
+    flags: list[str] = []
+    for kill in [*made.kills, None]:
+        stood = checkpoint.find("auto", out) if out.is_dir() else None
+        if made.killed == 1:
+            made.stood = stood.name if stood else ""
+        begun = said.stat().st_size if said.exists() else 0
+        run = start(bench.command(made.variant, out, *flags), said)
+        if kill is not None:
+            _hit(run, kill, out, kill.share * bench.left(made.variant, kill, stood, bool(flags)))
+        code, text = run.wait(), said.read_bytes()[begun:].decode("utf-8")
+        if code == 0 or (flags and code == 2 and "this run is finished" in text):
+            return bool(flags)
+        if kill is None:
+            made.problems.append(f"resumed, ended with {code}")
+            return False
+        made.killed += 1
+        made.problems += _unlike(kill, code, text)
+        flags = ["--resume_model", "auto"]
+    raise AssertionError("the last run is not killed")
+
+
+def _hit(run: Forked, kill: Kill, out: Path, seconds: float) -> None:
+    """Wait for the moment, so many seconds after the checkpoint that the kill waits for, and send the signal."""
+    while kill.beyond and not (out / f"iter_{kill.beyond}").is_dir() and run.alive():
+        time.sleep(0.005)
+    time.sleep(seconds)
+    pids = [run.pid]
+    while run.alive() and kill.target == "a worker":
+        pids = _workers(run.pid)
+        if pids:
+            break
+        time.sleep(0.005)
+    if run.alive():
+        with contextlib.suppress(ProcessLookupError):  # it has ended
+            (os.killpg if kill.target == "its group" else os.kill)(pids[-1], kill.signal)
+
+
+def _workers(pid: int) -> list[int]:
+    """The data-reading processes of a run: its children that run the same command."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            parent = int((folder / "stat").read_text(encoding="utf-8").rpartition(")")[2].split()[1])
+            if parent == pid and (folder / "cmdline").read_bytes() == Path("/proc/self/cmdline").read_bytes():
+                found.append(int(folder.name))
+    return sorted(found)
+
+
+def _unlike(kill: Kill, code: int, text: str) -> list[str]:
+    """What is wrong with how a run ended that was killed so."""
+    if kill.target == "a worker":
+        expected = code == 2 and "num_workers: a data-reading process died" in text
+        return [] if expected else [f"its worker dead, it ended with {code}"]
+    return [] if code in (-kill.signal, 128 + kill.signal) else [f"ended with {code}"]
 
 
 def outcome(out: Path) -> dict[str, Any]:
