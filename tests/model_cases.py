@@ -29,6 +29,7 @@ SMALL: dict[str, dict] = {
     "DoveNet": {"base_channels": 4},
     "EMANet": {"ema_channels": 16, "gc_channels": 8, "num_bases": 4},
     "ENCNet": {"mid_channels": 16, "num_codes": 4, "add_lateral": True},
+    "EfficientFormerSeg": {"backbone": {"type": "EfficientFormerv2_s0", "resolution": 64}, "head_channels": 8},
     "FastFCN": {"mid_channels": 16, "num_codes": 4, "add_lateral": True},
     "GCNet": {"gc_channels": 16},
     "GINet": {"jpu": False},

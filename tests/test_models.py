@@ -106,7 +106,7 @@ def test_batch_entries_do_not_touch_each_other(name):
 
 # Tracing their many layers takes seconds each; the others stand for them, `benchmarks export_formats` takes all.
 LONG_GRAPHS = {
-    "AttentionUNet", "BiseNetV1", "DDRNet_23", "ENet", "ESPNetV2", "FastSCNN", "HRNetW48Contrast", "HarDNet",
+    "AttentionUNet", "BiseNetV1", "DDRNet_23", "ENet", "EfficientFormerSeg", "ESPNetV2", "FastSCNN", "HRNetW48Contrast", "HarDNet",
     "LRASPP", "MaskFormer", "MobileSeg", "MscaleOCRNet", "PIDNet", "PPHumanSegLite", "PPMobileSeg", "PortraitNet",
     "SFNet", "SINet", "SeaFormerSeg", "TopFormer", "U2Net", "U2Netp", "UNet3Plus", "UNetPlusPlus",
     "UPerNetViTAdapter",

@@ -55,6 +55,7 @@ def test_setr_heads_at_odd_sizes(head, outputs):
 
 
 STRIDES = {
+    "EfficientFormerv2_s2": [4, 8, 16, 32],
     "GhostNet_x0_5": [4, 8, 16, 32],
     "MixVisionTransformer_B0": [4, 8, 16, 32],
     "MobileNetV2_x0_25": [4, 8, 16, 32],
@@ -95,6 +96,10 @@ def test_backbone_maps_are_as_small_and_wide_as_it_says(name):
         (lambda: tiny_stride(inj_type="origin"), r"backbone.inj_type: .*got 'origin', expected one of AAM, AAMSx8"),
         (lambda: tiny_stride(out_feat_chs=[64]), r"backbone.out_feat_chs: .*got \[64\], expected \[32, 64, 128\]"),
         (lambda: PPMobileSeg(2, tiny_stride(), upsample="nearest"), r"model.upsample: unknown \(got 'nearest'"),
+        (
+            lambda: BACKBONES.get("EfficientFormerv2_s0")(resolution=0),
+            r"backbone.resolution: not a side in pixels \(got 0, expected 1 or more",
+        ),
         (lambda: LPSNet(2, depths=[1] * 4), r"model.depths, model.channels: .*got 4 and 5, expected the same number"),
         (lambda: LPSNet(2, scale_ratios=[0]), r"model.scale_ratios: no path is left \(got \[0\]"),
         (lambda: RTFormer(2, base_channels=6, num_heads=7), r"model.num_heads: .*base_channels, 48 \(got 7\)"),

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from typing import Sequence
+from typing import Callable, Sequence
 
 from paddle import Tensor, nn
 
@@ -37,11 +37,16 @@ class FeaturePyramid(nn.Layer):
         return self.pyramid(maps)
 
 
-def raising(convs: Sequence[nn.Layer], doubles: bool, align_corners: bool) -> nn.Sequential:
-    """`convs` one after the other, each followed by a doubling of the map if `doubles`."""
+def scale_head(
+    conv: Callable[[int, int], nn.Layer], in_channels: int, channels: int, halvings: int, align_corners: bool
+) -> nn.Sequential:
+    """A map [N, in, h, w] that is `halvings` smaller than the finest -> [N, channels, H, W] of the finest's size.
+
+    As many of `conv`, made for its input's and its own channels, each doubling the map; one for the finest itself.
+    """
     layers: list[nn.Layer] = []
-    for conv in convs:
-        layers.append(conv)
-        if doubles:
+    for index in range(max(1, halvings)):
+        layers.append(conv(channels if index else in_channels, channels))
+        if halvings:
             layers.append(nn.Upsample(scale_factor=2, mode="bilinear", align_corners=align_corners))
     return nn.Sequential(*layers)

@@ -4,12 +4,13 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Sequence
 
 from paddle import Tensor, nn
 
 from segkit.models.backboned import BackboneModel
-from segkit.models.fpn import FeaturePyramid, raising
+from segkit.models.fpn import FeaturePyramid, scale_head
 from segkit.models.layers import ConvBNReLU, resize_to
 from segkit.registry import MODELS
 
@@ -24,7 +25,11 @@ class _Head(FeaturePyramid):
     ):
         super().__init__(widths, _PYRAMID)
         self.align_corners = align_corners
-        self.scale_heads = nn.LayerList([self._scale_head(width / widths[0], channels) for width in widths])
+        conv = partial(ConvBNReLU, kernel_size=3)
+        halvings = [int(math.log2(width / widths[0])) for width in widths]
+        self.scale_heads = nn.LayerList(
+            [scale_head(conv, _PYRAMID, channels, number, align_corners) for number in halvings]
+        )
         self.dropout = nn.Dropout2D(dropout)
         width = widths[-2]
         self.dsn = None
@@ -36,11 +41,6 @@ class _Head(FeaturePyramid):
             ConvBNReLU(len(widths) * _PYRAMID, _PYRAMID, 3, bias=False), nn.Conv2D(_PYRAMID, num_classes, 1)
         )
         self.conv_seg = nn.Conv2D(channels, num_classes, 1)
-
-    def _scale_head(self, ratio: float, channels: int) -> nn.Sequential:
-        """As many convolutions as the map has been halved, each doubling it; one for the finest, at its size."""
-        inputs = [_PYRAMID] + [channels] * (max(1, int(math.log2(ratio))) - 1)
-        return raising([ConvBNReLU(width, channels, 3) for width in inputs], ratio > 1, self.align_corners)
 
     def forward(self, maps: list[Tensor]) -> list[Tensor]:
         levels = self.pyramid(maps)

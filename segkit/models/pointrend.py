@@ -10,7 +10,7 @@ import paddle.nn.functional as F
 from paddle import Tensor, nn
 
 from segkit.models.backboned import BackboneModel
-from segkit.models.fpn import FeaturePyramid, raising
+from segkit.models.fpn import FeaturePyramid, scale_head
 from segkit.models.layers import resize_to, sides
 from segkit.registry import MODELS
 
@@ -24,17 +24,19 @@ class _ConvReLU(nn.Layer):
         return F.relu(self._conv(x))
 
 
+def _conv3x3_relu(in_channels: int, out_channels: int) -> _ConvReLU:
+    return _ConvReLU(nn.Conv2D(in_channels, out_channels, 3, padding=1))
+
+
 class _CoarseHead(nn.Layer):
     """The pyramid's maps, raised and added -> scores of the first map's size."""
 
     def __init__(self, num_classes: int, count: int, in_channels: int, channels: int, align_corners: bool):
         super().__init__()
         self.align_corners = align_corners
-        self.scale_heads = nn.LayerList()
-        for level in range(count):
-            inputs = [in_channels] + [channels] * (max(1, level) - 1)
-            convs = [_ConvReLU(nn.Conv2D(width, channels, 3, padding=1)) for width in inputs]
-            self.scale_heads.append(raising(convs, level > 0, align_corners))
+        self.scale_heads = nn.LayerList(
+            [scale_head(_conv3x3_relu, in_channels, channels, level, align_corners) for level in range(count)]
+        )
         self.conv_seg = nn.Conv2D(channels, num_classes, 1)
 
     def forward(self, levels: list[Tensor]) -> Tensor:
