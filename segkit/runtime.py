@@ -27,7 +27,8 @@ def home() -> Path:
 
 
 def physical_cores() -> int:
-    """Cores this process may run on, hyper-threads of one core counted once where Linux tells."""
+    """Cores this process may run on, hyper-threads of one core counted once where Linux tells; no more than the CPU
+    time that its control group grants (`docker run --cpus`, a limit of Kubernetes)."""
     allowed = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set(range(os.cpu_count() or 1))
     siblings = set()
     for cpu in allowed:
@@ -36,15 +37,30 @@ def physical_cores() -> int:
                 siblings.add(file.read().strip())
         except OSError:
             siblings.add(str(cpu))
-    return max(1, len(siblings))
+    return max(1, min(len(siblings), _granted_cpus() or len(siblings)))
 
 
-_GROUPS = (
-    ("/sys/fs/cgroup", "memory.max", "memory.current", "inactive_file"),
-    ("/sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+_CONTROL_GROUPS = Path("/sys/fs/cgroup")
+_CPU_TIME = (("cpu.max",), ("cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us"))
+"""Control groups, versions 2 and 1: microseconds of CPU time that may be used in a period, and the period."""
+_MEMORY = (
+    (".", "memory.max", "memory.current", "inactive_file"),
+    ("memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
 )
-"""Control groups, versions 2 and 1: folder, files of the limit and the use, and the part of the use that the kernel
-gives back at once: files that were read before."""
+"""The same of memory: folder, files of the limit and the use, and the part of the use that the kernel gives back at
+once: files that were read before."""
+
+
+def _granted_cpus() -> int:
+    """How many CPUs' time the control group grants, rounded up; 0: as much as there is."""
+    for names in _CPU_TIME:
+        try:
+            quota, period = " ".join((_CONTROL_GROUPS / name).read_text(encoding="ascii") for name in names).split()
+            if int(quota) > 0:  # -1: no limit
+                return -(-int(quota) // int(period))
+        except (OSError, ValueError):  # absent, or "max": no limit
+            continue
+    return 0
 
 
 def available_memory() -> int:
@@ -58,10 +74,11 @@ def available_memory() -> int:
         available = int(rows["MemAvailable"].split()[0]) * 1024
     except (OSError, KeyError, ValueError):
         return 0
-    for folder, limit, used, cached in _GROUPS:
+    for name, limit, used, cached in _MEMORY:
+        folder = _CONTROL_GROUPS / name
         try:
-            most, now = (int(Path(folder, name).read_text(encoding="ascii")) for name in (limit, used))
-            rows = dict(line.split() for line in Path(folder, "memory.stat").read_text(encoding="ascii").splitlines())
+            most, now = (int((folder / file).read_text(encoding="ascii")) for file in (limit, used))
+            rows = dict(line.split() for line in (folder / "memory.stat").read_text(encoding="ascii").splitlines())
             available = min(available, max(0, most - now + int(rows.get(cached, 0))))
         except (OSError, ValueError):  # absent, or "max": no limit
             continue

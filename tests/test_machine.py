@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from segkit import runtime
 from segkit.cli import main as cli
 from segkit.engine import machine
 from segkit.engine.machine import Machine, problems
@@ -121,3 +122,26 @@ def test_info_needs_no_package_but_yaml(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "1. PaddlePaddle is not installed" in done.stdout
     assert "not installed: numpy, opencv-python, pillow" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("files", "cores"),
+    [
+        ({"cpu.max": "200000 100000"}, 2),
+        ({"cpu.max": "250000 100000"}, 3),
+        ({"cpu.max": "5000 100000"}, 1),
+        ({"cpu.max": "max 100000"}, 8),
+        ({"cpu/cpu.cfs_quota_us": "150000", "cpu/cpu.cfs_period_us": "100000"}, 2),
+        ({"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, 8),
+        ({"cpu.max": "6400000 100000"}, 8),
+        ({}, 8),
+    ],
+)
+def test_a_container_counts_the_cores_it_may_use(files, cores, tmp_path, monkeypatch) -> None:
+    """docker run --cpus=2 and Kubernetes' limits leave every CPU in sight and grant a share of their time."""
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(f"{text}\n")
+    monkeypatch.setattr(runtime, "_CONTROL_GROUPS", tmp_path)
+    monkeypatch.setattr(runtime.os, "sched_getaffinity", lambda pid: {1000 + n for n in range(8)}, raising=False)
+    assert runtime.physical_cores() == cores
