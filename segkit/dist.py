@@ -15,6 +15,11 @@ def world_size() -> int:
     return int(os.environ.get("PADDLE_TRAINERS_NUM", 1))
 
 
+def local_ranks() -> int:
+    """How many of them share this machine."""
+    return int(os.environ.get("PADDLE_LOCAL_SIZE", 0)) or world_size()
+
+
 def is_main() -> bool:
     """Whether this process writes the files and prints."""
     return rank() == 0

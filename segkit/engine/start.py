@@ -61,7 +61,7 @@ def say_start(
     )
     rows = {
         "device": f"{paddle.get_device()}, {threads()}{options.precision}",
-        **({"memory": f"freed memory is {memory.outcome()}"} if paddle.get_device() == "cpu" else {}),
+        **({"memory": f"freed memory is {memory.plan()}"} if paddle.get_device() == "cpu" else {}),
         "data": f"{images}, {train.num_classes} classes",
         "classes": _classes(train, seen),
         "model": f"{cfg.data['model']['type']}, {_size(model, train)}",

@@ -28,7 +28,7 @@ from segkit.engine.ema import WeightAverage
 from segkit.engine.freeze import freeze
 from segkit.engine.loader import TrainLoader, train_loader
 from segkit.engine.loss import total_loss
-from segkit.engine.memory import tune_malloc
+from segkit.engine.memory import tune_by_step
 from segkit.engine.onednn import convolutions
 from segkit.engine.start import load_pretrained, say_start
 from segkit.engine.stop import Stopped, StopRequest
@@ -99,8 +99,6 @@ def prepare(cfg: Config, options: TrainOptions) -> Run:
     init_distributed()
     accelerate.channels_last(options.data_format, options.precision, device)
     accelerate.check_cinn(options.cinn, cfg.to_static_training, device)
-    if device == "cpu":
-        tune_malloc()
     save_dir = Path(options.save_dir)
     io.prepare_folder(save_dir)
     checkpoint.tidy(save_dir)
@@ -206,6 +204,7 @@ class Step:
         self._bad = ~finite if self._bad is None else self._bad | ~finite
         if not self.on_gpu:
             self.check(sums, iteration)
+            tune_by_step()
         log.step()
         return sums
 

@@ -17,7 +17,7 @@ from typing import Iterator, Sequence
 
 import paddle
 
-from segkit.dist import world_size
+from segkit.dist import local_ranks
 from segkit.runtime import ONEDNN, no_onednn, physical_cores
 
 BF16, F32 = 2, 3  # dnnl_data_type_t
@@ -244,8 +244,7 @@ def thread_count() -> int:
 
     Paddle and its launcher write OMP_NUM_THREADS=1 into the environment by themselves: that is not the user's.
     """
-    ranks = int(os.environ.get("PADDLE_LOCAL_SIZE", 0)) or world_size()
-    default = max(1, physical_cores() // ranks)
+    default = max(1, physical_cores() // local_ranks())
     given = os.environ.get("OMP_NUM_THREADS", "").split(",")[0]
     if not given.isdigit() or int(given) < 1:
         return default
