@@ -14,7 +14,7 @@ from segkit.cli import data
 from segkit.cli.flags import Parser, add_common
 from segkit.cli.main import COMMANDS
 from segkit.config import Config
-from tests.pages import PAGES, ROOT, Block, Reader, blocks, commands, shared_base
+from tests.pages import LONG, PAGES, QUICK, ROOT, Block, Reader, blocks, commands, shared_base
 
 ALL = [block for page in PAGES for block in blocks(page)]
 BASH = [block for block in ALL if block.kind == "bash"]
@@ -34,7 +34,7 @@ def test_every_block_runs_as_written(page: str, base: Path, tmp_path: Path, requ
     slow = request.config.getoption("--slow")
     earlier = {block.text for other in PAGES[: PAGES.index(page)] for block in blocks(other) if block.kind == "bash"}
     ran, left = 0, []
-    reader = Reader(base, tmp_path)
+    reader = Reader(base, tmp_path, LONG if slow else QUICK)
     try:
         for block in blocks(page):
             if "not run" in block.marks:
