@@ -63,6 +63,7 @@ def test_the_numbers_are_vals(run, page, tmp_path) -> None:
     for value in (metrics["mIoU"], metrics["Kappa"], *metrics["class_iou"], *metrics["class_recall"]):
         assert f"{value:.4f}" in text
     assert data_of(page)["matrix"] == metrics["confusion_matrix"]
+    assert "UNet, 53,198 parameters" in text  # as training said, without BatchNorm's running values
 
 
 def test_the_page_needs_nothing_and_escapes_names(page) -> None:

@@ -16,7 +16,7 @@ from segkit.data.scan import Scan
 from segkit.dist import world_size
 from segkit.engine import memory
 from segkit.engine.download import is_url, weights_from
-from segkit.engine.summary import describe
+from segkit.engine.summary import describe, learned
 from segkit.engine.weights import load_weights
 from segkit.errors import InputError
 from segkit.log import logger
@@ -87,7 +87,7 @@ def _classes(dataset: Any, seen: Sequence[Scan]) -> str:
 
 def _size(model: paddle.nn.Layer, dataset: Any) -> str:
     """Parameters, and multiply-adds of one training photo."""
-    weights = [p for name, p in model.named_parameters() if not name.endswith(("._mean", "._variance"))]
+    weights = learned(model)
     frozen = sum(p.size for p in weights if p.stop_gradient)
     text = f"{sum(p.size for p in weights):,} parameters" + (f", {frozen:,} of them frozen" if frozen else "")
     try:

@@ -44,6 +44,11 @@ class Description(NamedTuple):
         )
 
 
+def learned(model: nn.Layer) -> list[paddle.Tensor]:
+    """The parameters, frozen ones too, without BatchNorm's running mean and variance, which Paddle counts."""
+    return [p for name, p in model.named_parameters() if not name.endswith(("._mean", "._variance"))]
+
+
 def describe(model: nn.Layer, input_shape: Sequence[int]) -> Description:
     """Run the model once in evaluation on zeros of `input_shape` [N, C, H, W], and describe it.
 

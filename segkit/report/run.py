@@ -17,6 +17,7 @@ from segkit.config import Config
 from segkit.dist import world_size
 from segkit.engine.evaluate import evaluate
 from segkit.engine.segmenter import for_evaluation
+from segkit.engine.summary import learned
 from segkit.errors import InputError
 from segkit.log import logger
 from segkit.options import EvalOptions, ReportOptions
@@ -106,7 +107,7 @@ def summary(
     """What was evaluated on what, as rows of text."""
     kind = str(cfg.data["model"]["type"])
     if isinstance(model, paddle.nn.Layer):
-        kind += f", {sum(p.size for p in model.parameters()):,} parameters"
+        kind += f", {sum(p.size for p in learned(model)):,} parameters"
     node = cfg.data["val_dataset"]
     images = metrics["num_images"]
     return {
