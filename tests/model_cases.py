@@ -13,6 +13,7 @@ from tests.tiny_backbone import TinyBackbone
 
 NAMES = [name for name in MODELS.names() if MODELS.get(name).__module__.startswith("segkit.")]  # not other tests' own
 TINY_VIT = {"type": "VisionTransformer", "img_size": 32, "embed_dim": 16, "depth": 2, "num_heads": 2}
+TINY_CAE = {**TINY_VIT, "type": "CAE", "qkv_bias": True, "init_values": 0.1, "use_rel_pos_bias": True}
 TINY_ADAPTER = {
     "type": "ViTAdapter", "pretrain_size": 32, "embed_dim": 16, "depth": 4, "num_heads": 2, "conv_inplane": 4,
     "deform_num_heads": 2, "n_points": 2, "init_values": 0.5, "interaction_indexes": [[0, 0], [1, 1], [2, 2], [3, 3]],
@@ -74,6 +75,7 @@ SMALL: dict[str, dict] = {
     "UNet3Plus": {"base_channels": 4},
     "UNetPlusPlus": {"base_channels": 4},
     "UPerNet": {"channels": 16},
+    "UPerNetCAE": {"channels": 16, "fpn_channels": 16, "backbone_indices": [0, 0, 1, 1], "backbone": TINY_CAE},
     "UPerNetViTAdapter": {"channels": 16, "aux_channels": 8, "backbone": TINY_ADAPTER},
 }
 SINGLE = {"STFPM"}  # can have one output channel alone

@@ -161,10 +161,12 @@ class DroppedConv(nn.Sequential):
 class SpatialAuxHead(nn.Sequential):
     """`AuxHead` that drops whole channels, under other names."""
 
-    def __init__(self, in_channels: int, hidden_channels: int, out_channels: int, bias: bool = True):
+    def __init__(
+        self, in_channels: int, hidden_channels: int, out_channels: int, dropout: float = 0.1, bias: bool = True
+    ):
         super().__init__(
             ConvBNReLU(in_channels, hidden_channels, 3, bias=bias),
-            nn.Dropout2D(0.1),
+            nn.Dropout2D(dropout),
             nn.Conv2D(hidden_channels, out_channels, 1),
         )
 

@@ -66,20 +66,29 @@ class PyramidPooling(nn.Layer):
     [N, in, h, w] -> [N, out, h, w].
 
     `bin_sizes`: cells along each side. `reduce`: each grid gets an equal share of `in` channels, else all of them.
+    `coarse_first`: published weights expect the grids in the order of `bin_sizes`, else backwards.
     """
 
     def __init__(
-        self, in_channels: int, out_channels: int, bin_sizes: Sequence[int], align_corners: bool, reduce: bool = True
+        self,
+        in_channels: int,
+        out_channels: int,
+        bin_sizes: Sequence[int],
+        align_corners: bool,
+        reduce: bool = True,
+        bias: bool = True,
+        coarse_first: bool = False,
     ):
         super().__init__()
-        self.align_corners = align_corners
+        self.align_corners, self.coarse_first = align_corners, coarse_first
         width = in_channels // len(bin_sizes) if reduce else in_channels
-        self.stages = pooling_stages(in_channels, width, bin_sizes)
-        self.conv_bn_relu2 = ConvBNReLU(in_channels + width * len(bin_sizes), out_channels, 3)
+        self.stages = pooling_stages(in_channels, width, bin_sizes, bias)
+        self.conv_bn_relu2 = ConvBNReLU(in_channels + width * len(bin_sizes), out_channels, 3, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
         pooled = [resize_to(stage(x), x, align_corners=self.align_corners) for stage in self.stages]
-        return self.conv_bn_relu2(paddle.concat([x, *pooled[::-1]], axis=1))
+        ordered = pooled if self.coarse_first else pooled[::-1]
+        return self.conv_bn_relu2(paddle.concat([x, *ordered], axis=1))
 
 
 class JointUpsampling(nn.Layer):

@@ -61,9 +61,13 @@ class Attention(nn.Layer):
         self.proj = nn.Linear(channels, channels)
         self.proj_drop = nn.Dropout(drop)
 
+    def projected(self, x: Tensor) -> Tensor:
+        """Queries, keys and values beside each other: [N, L, C] -> [N, L, 3 C]."""
+        return self.qkv(x)
+
     def forward(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
         channels = x.shape[2]
-        qkv = self.qkv(x).reshape([0, -1, 3, self.heads, channels // self.heads]).transpose([2, 0, 3, 1, 4])
+        qkv = self.projected(x).reshape([0, -1, 3, self.heads, channels // self.heads]).transpose([2, 0, 3, 1, 4])
         query, key, value = qkv[0], qkv[1], qkv[2]
         products = query @ key.transpose([0, 1, 3, 2]) * self.scale
         weights = F.softmax(products if bias is None else products + bias, axis=-1)
@@ -112,8 +116,11 @@ class MapMlp(nn.Layer):
 class TransformerBlock(nn.Layer):
     """Attention and MLP, each normalised first and beside a shortcut. [N, L, C] -> [N, L, C].
 
-    `drop_path` is stochastic depth; the others are those of `Attention`, `Mlp` and LayerNorm.
+    `drop_path` is stochastic depth; the others are those of `Attention`, `Mlp` and LayerNorm. `bias` goes to the
+    attention, a layer of the class `attention`.
     """
+
+    attention: type[Attention] = Attention
 
     def __init__(
         self,
@@ -128,19 +135,21 @@ class TransformerBlock(nn.Layer):
     ):
         super().__init__()
         self.norm1 = nn.LayerNorm(channels, epsilon=epsilon)
-        self.attn = Attention(channels, heads, qkv_bias, scale, drop)
+        self.attn = self.attention(channels, heads, qkv_bias, scale, drop)
         self.drop_path = DropPath(drop_path)
         self.norm2 = nn.LayerNorm(channels, epsilon=epsilon)
         self.mlp = Mlp(channels, int(channels * mlp_ratio), drop)
 
-    def forward(self, x: Tensor) -> Tensor:
-        x = x + self.drop_path(self.attn(self.norm1(x)))
+    def forward(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
+        x = x + self.drop_path(self.attn(self.norm1(x), bias))
         return x + self.drop_path(self.mlp(self.norm2(x)))
 
 
 class ScaledBlock(TransformerBlock):
-    """`TransformerBlock` whose two branches are scaled channel by channel, by learned numbers that `add_scales` makes
-    (Touvron et al., "CaiT", https://arxiv.org/abs/2103.17239)."""
+    """`TransformerBlock` whose two branches are scaled channel by channel, by learned numbers, once `add_scales` made
+    them (Touvron et al., "CaiT", https://arxiv.org/abs/2103.17239)."""
+
+    _scales: tuple[str, ...] = ()
 
     def add_scales(self, start: float, names: tuple[str, str]) -> ScaledBlock:
         """Make the numbers, `start` at first, under the keys `names`; gives the block itself."""
@@ -150,9 +159,11 @@ class ScaledBlock(TransformerBlock):
             self.add_parameter(name, self.create_parameter(self.norm1.weight.shape, default_initializer=fill))
         return self
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
+        if not self._scales:
+            return super().forward(x, bias)
         first, second = (getattr(self, name) for name in self._scales)
-        x = x + self.drop_path(first * self.attn(self.norm1(x)))
+        x = x + self.drop_path(first * self.attn(self.norm1(x), bias))
         return x + self.drop_path(second * self.mlp(self.norm2(x)))
 
 
