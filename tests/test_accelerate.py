@@ -235,6 +235,28 @@ def test_a_frozen_batch_norm_is_not_synchronised(monkeypatch: pytest.MonkeyPatch
         assert sorted(model.state_dict()) == sorted(keys)
 
 
+@pytest.mark.parametrize("bare", [False, True])
+def test_statistics_over_cpu_ranks_are_exact_far_from_zero(bare: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Values around 100 that differ by 0.1, on which float32's E[x^2] - E[x]^2 is nothing but rounding."""
+    monkeypatch.setattr(sync_batch_norm.dist, "all_reduce", lambda tensor: None)  # one rank alone
+    paddle.seed(0)
+    x = paddle.randn([4, 3, 8, 8]) * 0.1 + 100
+    attributes = {"weight_attr": False, "bias_attr": False} if bare else {}
+    plain, ours = nn.BatchNorm2D(3, **attributes), sync_batch_norm.GlooBatchNorm2D(3, **attributes)
+    upstream, found = paddle.randn(x.shape), []
+    for norm in (plain, ours):
+        leaf = x.detach()
+        leaf.stop_gradient = False
+        y = norm(leaf)
+        (y * upstream).sum().backward()
+        found.append([y.numpy(), leaf.grad.numpy(), norm._mean.numpy(), norm._variance.numpy()])
+    centred = x.numpy().astype("float64") - x.numpy().astype("float64").mean((0, 2, 3), keepdims=True)
+    wanted = centred / np.sqrt((centred**2).mean((0, 2, 3), keepdims=True) + 1e-5)
+    np.testing.assert_allclose(found[1][0], wanted, atol=2e-3)
+    for got, expected in zip(found[1][1:], found[0][1:]):
+        np.testing.assert_allclose(got, expected, rtol=1e-3, atol=1e-2)
+
+
 @pytest.mark.parametrize(
     "changes, message",
     [

@@ -174,6 +174,7 @@ MISTAKES = [
     ("type: PolynomialDecay", "type: PolyDecay", [r"lr_scheduler\.type: unknown lr_scheduler type 'PolyDecay'"]),
     ("  power: 0.9", "  power: high", [r":20: lr_scheduler\.power: got 'high' \(str\), expected float"]),
     ("coef: [1]", "coef: [1, 1, 2]\n    #", [r":25: loss\.coef: the model gives 1 outputs in training, but there are 3 losses\. .*with coef: \[1\]"]),
+    ("loss:", "distill_loss: {types: [{type: KLLoss}], coef: [3, 3, 3]}\nloss:", [r":\d+: distill_loss\.coef: got 3 coefficients for 1 losses\. Give one for each: they are all of the model's main output"]),
     ("    - type: CrossEntropyLoss", "    - type: CrossEntropyLoss\n    - type: DiceLoss", [r"got 1 coefficients for 2 losses"]),
     ("- type: CrossEntropyLoss", "- typ: CrossEntropyLoss", [r"loss\.types\.0: the key 'type' is missing\. Is 'typ' meant\?"]),
     ("  type: UNet", "  type: UNet\n  num_classes: 5", [r":13: model\.num_classes is 5, but train_dataset\.num_classes is 2 .*:6"]),

@@ -222,6 +222,18 @@ def test_pretrained_as_a_url_keeps_all_but_the_head(server, tmp_path, monkeypatc
         load_pretrained(cfg, model, offline=True)
 
 
+@pytest.mark.parametrize("kept, level", [("encode", "info"), ("cls", "warning")])
+def test_weights_for_less_than_half_of_a_model_are_a_warning(kept, level, tmp_path, monkeypatch):
+    state = {key: value for key, value in UNet(2, base_channels=2).state_dict().items() if key.startswith(kept)}
+    save_state(state, tmp_path / "part.pdparams")
+    node = {"type": "UNet", "base_channels": 2, "pretrained": str(tmp_path / "part.pdparams")}
+    cfg = Config(tiny_config(make_data(tmp_path / "data", train=2, val=1), tmp_path / "config.yml", model=node))
+    said: list[str] = []
+    monkeypatch.setattr(start.logger, level, lambda text, *args: said.append(text % args))
+    load_pretrained(cfg, UNet(2, base_channels=2))
+    assert said and f"model.pretrained: {tmp_path / 'part.pdparams'}: {len(state)} loaded" in said[-1]
+
+
 def test_another_width_is_refused_whole(tmp_path):
     save_state(UNet(2, base_channels=4).state_dict(), tmp_path / "wide.pdparams")
     model = UNet(2, base_channels=2)

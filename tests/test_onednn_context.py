@@ -7,6 +7,7 @@ import logging
 import os
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,12 +18,16 @@ from paddle.nn.functional import common as paddle_common
 from paddle.nn.functional import conv as paddle_conv
 from paddle.nn.functional import loss as paddle_loss
 
+from segkit.config import Config
 from segkit.engine import onednn
 from segkit.engine.onednn import context, convolution, functional, library
 from segkit.engine.onednn.library import Unavailable
+from segkit.engine.train import train
 from segkit.errors import InputError
 from segkit.log import logger
+from segkit.options import TrainOptions
 from tests.convolution_cases import IMAGE, block, distance, gradients
+from tests.tiny import make_data, tiny_config
 
 try:
     LIBRARY = library.load()
@@ -128,6 +133,16 @@ def test_one_line_says_what_is_used(lines: list[str]) -> None:
     assert lines == ["convolutions: Paddle's own kernels, as asked"]
 
 
+def test_a_compiled_graph_is_said_to_use_paddles_kernels(lines: list[str], tmp_path: Path) -> None:
+    cfg = Config(tiny_config(make_data(tmp_path / "data"), tmp_path / "c.yml", iters=1, to_static_training=True))
+    train(cfg, TrainOptions(save_dir=str(tmp_path / "out"), device="cpu", num_workers=0, do_eval=True))
+    said = [line for line in lines if line.startswith("convolutions: ")]
+    assert said == ["convolutions: Paddle's own kernels, which a compiled graph (to_static_training) uses"]
+    assert not functional.counts
+    with pytest.raises(InputError, match=r"--precision bf16: .* in bf16 \(got to_static_training.*Drop one of the two"):
+        train(cfg, TrainOptions(save_dir=str(tmp_path / "b"), device="cpu", num_workers=0, precision="bf16"))
+
+
 def test_unavailable_is_a_no_op(lines: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     def absent() -> None:
         raise Unavailable("this Paddle brings no libdnnl.so.3")
@@ -171,7 +186,7 @@ def test_bf16_needs_the_hardware(monkeypatch: pytest.MonkeyPatch) -> None:
     ):
         pass
     with (
-        pytest.raises(InputError, match=r"only oneDNN's convolutions compute in bf16.*Drop one of the two flags"),
+        pytest.raises(InputError, match=r"only oneDNN's convolutions compute in bf16.*Drop one of the two"),
         bf16(False),
     ):
         pass

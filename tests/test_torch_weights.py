@@ -1,4 +1,4 @@
-"""Weights that torch wrote, read without torch; ResNets of torchvision's layout."""
+"""Weights that torch wrote, read without torch; BatchNorms and matrices as torch names and lays them out."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ import pytest
 
 from segkit.engine.weights import load_state, load_weights, save_state
 from segkit.errors import InputError
+from segkit.models.backbones.mix_transformer import MixVisionTransformer_B0
 from segkit.models.backbones.resnet import ResNet18, ResNet50
 from segkit.models.backbones.resnet_vd import ResNet18_vd
 
@@ -113,18 +114,115 @@ def test_a_tensor_beyond_its_storage_is_refused(tmp_path: Path):
         load_state(path)
 
 
-# ResNet
+# What torch names and lays out in another way
+
+
+def dumped(value: object) -> bytes:
+    return pickle.dumps(value, protocol=2)[2:-1]  # without the protocol and the stop
+
+
+def write_torch(state: dict[str, np.ndarray], path: Path) -> Path:
+    """`state` as torch.save writes it."""
+    entries, storages = b"", {}
+    for number, (key, array) in enumerate(state.items()):
+        array = np.asarray(array, order="C")
+        kind = {"float32": "FloatStorage", "int64": "LongStorage"}[array.dtype.name]
+        name = b"ctorch\n%s\n" % kind.encode()
+        storage = b"(" + dumped("storage") + name + b"".join(map(dumped, (str(number), "cpu", array.size))) + b"tQ"
+        strides = tuple(step // array.itemsize for step in array.strides)
+        rest = b"".join(map(dumped, (0, array.shape, strides, False, {})))
+        entries += dumped(key) + b"ctorch._utils\n_rebuild_tensor_v2\n(" + storage + rest + b"tR"
+        storages[f"data/{number}"] = array.tobytes()
+    return archive(path, b"\x80\x02}(" + entries + b"u.", **storages)
 
 
 def as_torch(net: paddle.nn.Layer) -> dict[str, np.ndarray]:
-    """A state dict under torchvision's keys."""
-    found = {"fc.weight": np.zeros((1000, 512), "float32")}
+    """The state dict of the same net in torch."""
+    found = {}
+    matrices = {f"{name}.weight" for name, layer in net.named_sublayers() if isinstance(layer, paddle.nn.Linear)}
     for key, value in net.state_dict().items():
-        key = key.replace("._mean", ".running_mean").replace("._variance", ".running_var")
-        found[key] = value.numpy()
-        if key.endswith(".running_var"):
-            found[key.replace("running_var", "num_batches_tracked")] = np.zeros((), "int64")
+        new = key.replace("._mean", ".running_mean").replace("._variance", ".running_var")
+        found[new] = value.numpy().T if key in matrices else value.numpy()
+        if key.endswith("._variance"):
+            found[key.replace("_variance", "num_batches_tracked")] = np.zeros((), "int64")
     return found
+
+
+def write_as(ending: str, state: dict[str, np.ndarray], folder: Path) -> Path:
+    path = folder / f"model{ending}"
+    if ending == ".pth":
+        return write_torch(state, path)
+    save_state(state, path)
+    return path
+
+
+def assert_loaded(model: paddle.nn.Layer, source: paddle.nn.Layer) -> None:
+    for key, value in source.state_dict().items():
+        np.testing.assert_array_equal(model.state_dict()[key].numpy(), value.numpy(), err_msg=key)
+
+
+class Net(paddle.nn.Layer):
+    """Layers that torch lays out as Paddle does, and matrices, which it does not."""
+
+    def __init__(self, *sides: tuple[int, int], norm: bool = True):
+        super().__init__()
+        self.conv = paddle.nn.Conv2D(3, 4, 3)
+        self.up = paddle.nn.Conv2DTranspose(4, 2, 2)
+        self.norm = paddle.nn.BatchNorm2D(4) if norm else paddle.nn.LayerNorm(4)
+        self.table = paddle.nn.Embedding(5, 4)
+        self.position = self.create_parameter([4, 6])
+        self.linears = paddle.nn.LayerList([paddle.nn.Linear(*each) for each in sides])
+        if norm:
+            self.norm._mean.set_value(paddle.randn([4]))
+
+
+@pytest.mark.parametrize("ending", [".pth", ".safetensors", ".pdparams"])
+def test_matrices_are_turned_and_running_values_found(ending: str, tmp_path: Path):
+    paddle.seed(0)
+    source, target = (Net((3, 3), (3, 6), (6, 2)) for _ in range(2))
+    report = load_weights(target, write_as(ending, as_torch(source), tmp_path), strict=True)
+    assert_loaded(target, source)
+    assert report.turned == [f"linears.{number}.weight" for number in range(3)]
+    assert "0 unknown to the model, 3 matrices turned: they lie as torch's do" in str(report)
+
+
+@pytest.mark.parametrize("ending, norm", [(".pth", True), (".pth", False), (".safetensors", True)])
+def test_square_matrices_alone_go_by_the_file(ending: str, norm: bool, tmp_path: Path):
+    paddle.seed(0)
+    source, target = (Net((3, 3), norm=norm) for _ in range(2))
+    load_weights(target, write_as(ending, as_torch(source), tmp_path), strict=True)
+    assert_loaded(target, source)
+
+
+@pytest.mark.parametrize("ending", [".pth", ".safetensors", ".pdparams"])
+def test_paddles_own_matrices_stay_as_they_are(ending: str, tmp_path: Path):
+    paddle.seed(0)
+    source, target = (Net((3, 3), (3, 6)) for _ in range(2))
+    own = {key: value.numpy() for key, value in source.state_dict().items()}
+    report = load_weights(target, write_as(ending, own, tmp_path), strict=True)
+    assert_loaded(target, source)
+    assert not report.turned and "turned" not in str(report)
+
+
+def test_a_matrix_of_another_head_is_skipped_while_the_others_are_turned(tmp_path: Path):
+    paddle.seed(0)
+    source, target = Net((3, 3), (3, 6), (6, 5)), Net((3, 3), (3, 6), (6, 2))
+    report = load_weights(target, write_torch(as_torch(source), tmp_path / "model.pth"))
+    assert report.shape_mismatch == [("linears.2.weight", [6, 5], [6, 2]), ("linears.2.bias", [5], [2])]
+    np.testing.assert_array_equal(target.linears[0].weight.numpy(), source.linears[0].weight.numpy())
+
+
+def test_a_published_transformer(tmp_path: Path):
+    """NVIDIA's MiT has these keys, and square matrices that would fit unturned."""
+    paddle.seed(0)
+    source, target = MixVisionTransformer_B0(), MixVisionTransformer_B0()
+    path = write_torch({**as_torch(source), "head.weight": np.zeros((10, 256), "float32")}, tmp_path / "mit_b0.pth")
+    report = load_weights(target, path)
+    assert report.unexpected == ["head.weight"] and not report.missing and not report.shape_mismatch
+    assert_loaded(target, source)
+
+
+# ResNet
 
 
 @pytest.mark.parametrize("name", ["resnet18", "resnet50"])
@@ -146,11 +244,10 @@ def test_torch_keys_are_mapped(tmp_path: Path):
     paddle.seed(0)
     source, target = ResNet18(), ResNet18()
     source.bn1._mean.set_value(paddle.randn([64]))
-    save_state(as_torch(source), tmp_path / "resnet18.pdparams")
-    report = load_weights(target, tmp_path / "resnet18.pdparams")
+    state = {**as_torch(source), "fc.weight": np.zeros((1000, 512), "float32")}
+    report = load_weights(target, write_torch(state, tmp_path / "resnet18.pth"))
     assert report.unexpected == ["fc.weight"] and not report.missing and not report.shape_mismatch
-    for key, value in source.state_dict().items():
-        np.testing.assert_array_equal(target.state_dict()[key].numpy(), value.numpy())
+    assert_loaded(target, source)
 
 
 def test_of_another_depth_or_kind_is_refused(tmp_path: Path):

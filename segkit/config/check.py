@@ -22,6 +22,12 @@ def problems(data: MarkedDict, source: str) -> list[str]:
     return list(dict.fromkeys(checker.found))
 
 
+_ONE_EACH = {
+    "loss": "Give one for each, or a single loss for all.",
+    "distill_loss": "Give one for each: they are all of the model's main output, compared with the teacher's.",
+}
+
+
 class _Checker:
     def __init__(self, source: str):
         self.source = source
@@ -84,7 +90,7 @@ class _Checker:
             self.say(
                 node.marks["coef"],
                 (*path, "coef"),
-                f"got {len(coef)} coefficients for {len(types)} losses. Give one for each, or a single loss for all.",
+                f"got {len(coef)} coefficients for {len(types)} losses. {_ONE_EACH[path[0]]}",
             )
         elif path[0] == "loss" and self.losses and isinstance(coef, list) and len(coef) not in self.losses:
             self.say(

@@ -27,7 +27,7 @@ def normalise(data: MarkedDict) -> MarkedDict:
         result["optimizer"] = _optimizer(result["optimizer"])
     for key in ("loss", "distill_loss"):
         if isinstance(result.get(key), MarkedDict):
-            result[key] = _loss(result[key])
+            result[key] = _loss(result[key], spread=key == "loss")
     return result
 
 
@@ -137,8 +137,8 @@ def _optimizer(node: MarkedDict) -> MarkedDict:
     return node
 
 
-def _loss(node: MarkedDict) -> MarkedDict:
-    """One entry of `types` serves every entry of `coef`; `loss.ignore_index` goes into each entry."""
+def _loss(node: MarkedDict, spread: bool) -> MarkedDict:
+    """With `spread` one entry of `types` serves every entry of `coef`, which are those of the model's outputs."""
     node = _copy(node)
     types, coef = node.get("types"), node.get("coef")
     if isinstance(types, MarkedDict):
@@ -148,11 +148,11 @@ def _loss(node: MarkedDict) -> MarkedDict:
         coef = node["coef"]
     if isinstance(coef, (int, float)) and not isinstance(coef, bool):
         coef = node["coef"] = [coef]
-    if isinstance(types, list) and isinstance(coef, list) and len(types) == 1 < len(coef):
-        spread = MarkedList()
+    if spread and isinstance(types, list) and isinstance(coef, list) and len(types) == 1 < len(coef):
+        first, mark = types[0], types.marks[0]
+        types = MarkedList()
         for _ in coef:
-            spread.add(types[0], types.marks[0])
-        types = spread
+            types.add(first, mark)
     if types is not None:
         node["types"] = types
     return node

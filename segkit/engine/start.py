@@ -28,7 +28,7 @@ _TRIAL = 128  # pixels of a side on which FLOPs are counted: those of a larger p
 def load_pretrained(cfg: Config, model: paddle.nn.Layer, offline: bool = False) -> None:
     """`model.pretrained` and that of its parts (`model.backbone.pretrained`): weights to start from, paths or URLs.
 
-    What did not fit, such as the head of another number of classes, is listed in the log.
+    What did not fit, such as the head of another number of classes, is listed in the log; less than half is a warning.
     """
     nodes = [(("model", key), getattr(model, key, None), value) for key, value in cfg.data["model"].items()]
     parts = [(place, layer, value) for place, layer, value in nodes if isinstance(layer, paddle.nn.Layer)]
@@ -41,7 +41,8 @@ def load_pretrained(cfg: Config, model: paddle.nn.Layer, offline: bool = False) 
             report = load_weights(layer, weights_from(path, offline) if is_url(path) else cfg.find(path))
         except InputError as error:
             raise InputError(f"{cfg.mark(*place, 'pretrained')}: {key}: {error}") from error
-        logger.info("%s: %s", key, report)
+        say = logger.info if report.most else logger.warning
+        say("%s: %s", key, report)
 
 
 def say_start(

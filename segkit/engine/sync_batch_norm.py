@@ -38,16 +38,18 @@ class GlooBatchNorm2D(nn.BatchNorm2D):
             return super().forward(x)
         channels = x.shape[1]
         count = paddle.full([1], x.size // channels, dtype=x.dtype)
-        sums = paddle.concat([x.sum(axis=[0, 2, 3]), (x * x).sum(axis=[0, 2, 3]), count])
-        sums = _SumOverRanks.apply(sums)
-        mean = sums[:channels] / sums[-1]
-        variance = sums[channels : 2 * channels] / sums[-1] - mean * mean
+        sums = _SumOverRanks.apply(paddle.concat([x.sum(axis=[0, 2, 3]), count]))
+        mean = sums[:-1] / sums[-1]
+        centred = x - mean.reshape([1, -1, 1, 1])  # a difference of mean squares would be rounding far from zero
+        variance = _SumOverRanks.apply((centred * centred).sum(axis=[0, 2, 3])) / sums[-1]
         with paddle.no_grad():
             for running, now in ((self._mean, mean), (self._variance, variance)):
                 running.set_value(running * self._momentum + now.detach() * (1 - self._momentum))
-        scale = self.weight / paddle.sqrt(variance + self._epsilon)
-        shift = self.bias - mean * scale
-        return x * scale.reshape([1, -1, 1, 1]) + shift.reshape([1, -1, 1, 1])
+        scale = paddle.rsqrt(variance + self._epsilon)
+        if self.weight is not None:
+            scale = scale * self.weight
+        y = centred * scale.reshape([1, -1, 1, 1])
+        return y if self.bias is None else y + self.bias.reshape([1, -1, 1, 1])
 
 
 def synchronise(model: nn.Layer, device: str) -> nn.Layer:

@@ -1,4 +1,5 @@
-"""State dicts as torch.save writes them, read without torch: the zip archive of today, and the format before 1.6."""
+"""State dicts as torch.save writes them, read without torch: the zip archive of today, and the format before 1.6.
+And torch's names and orientations, in whatever format, brought to Paddle's."""
 
 from __future__ import annotations
 
@@ -8,6 +9,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Callable
 
 import numpy as np
+import paddle
 
 from segkit.engine.unpickle import Unpickler, told
 
@@ -18,6 +20,37 @@ _TYPES = {
     "Byte": "u1", "Bool": "?",
     "BFloat16": "<u2",  # the upper half of a float32, as in Paddle's files
 }  # fmt: skip
+
+
+_RUNNING = {"running_mean": "_mean", "running_var": "_variance"}  # a BatchNorm's buffers, torch's name -> Paddle's
+_COUNTER = "num_batches_tracked"  # which Paddle's BatchNorm does not have
+
+
+def as_paddle(
+    state: dict[str, np.ndarray], model: paddle.nn.Layer, from_torch: bool
+) -> tuple[dict[str, np.ndarray], list[str]]:
+    """(`state` in Paddle's terms, the keys of the matrices that were turned for it).
+
+    A BatchNorm's running values get Paddle's names. The matrix of a torch Linear is [out, in], of Paddle's [in, out]:
+    all of the file are turned where more of the oblong ones fit so than as they are. Where no oblong one tells, those
+    of a torch file are (`from_torch`, or torch's names in it).
+    """
+    own = model.state_dict()
+    renamed = {}
+    for key, value in state.items():
+        layer, dot, name = key.rpartition(".")
+        if key in own or name not in (*_RUNNING, _COUNTER):
+            renamed[key] = value
+        elif name != _COUNTER:
+            renamed[f"{layer}{dot}{_RUNNING[name]}"] = value
+    linear = {id(layer.weight) for layer in model.sublayers(include_self=True) if isinstance(layer, paddle.nn.Linear)}
+    matrices = [key for key, value in own.items() if id(value) in linear and key in renamed and renamed[key].ndim == 2]
+    shapes = [(list(renamed[key].shape), list(own[key].shape)) for key in matrices]
+    turned = sum(got == want[::-1] != want for got, want in shapes)
+    straight = sum(got == want != want[::-1] for got, want in shapes)
+    if turned < straight or (turned == straight and not from_torch and renamed.keys() == state.keys()):
+        return renamed, []
+    return {**renamed, **{key: renamed[key].T for key in matrices}}, matrices
 
 
 def is_torch(path: Path) -> bool:

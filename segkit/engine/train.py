@@ -68,7 +68,8 @@ def train(cfg: Config, options: TrainOptions | None = None) -> paddle.nn.Layer:
         run = prepare(cfg, options or TrainOptions())
         stop = stack.enter_context(StopRequest())
         log = open_log(run, stack)
-        stack.enter_context(convolutions(not run.options.no_onednn, run.options.precision))
+        compiled = run.cfg.to_static_training
+        stack.enter_context(convolutions(not run.options.no_onednn, run.options.precision, compiled))
         if unevaluated(run):  # it was stopped between a checkpoint and the end of its evaluation
             evaluate(run, log, run.resumed)
         batches = open_batches(run, stack)

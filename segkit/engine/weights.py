@@ -12,7 +12,7 @@ import numpy as np
 import paddle
 
 from segkit.engine import safetensors
-from segkit.engine.torch_weights import is_torch, load_torch
+from segkit.engine.torch_weights import as_paddle, is_torch, load_torch
 from segkit.engine.unpickle import Unpickler, told
 from segkit.errors import InputError, list_problems
 from segkit.io import write_bytes_atomic
@@ -107,6 +107,13 @@ class LoadReport:
     """In the model, not in the file."""
     unexpected: list[str] = field(default_factory=list)
     """In the file, not in the model."""
+    turned: list[str] = field(default_factory=list)
+    """Matrices that lay in the file as torch's do, [out, in]."""
+
+    @property
+    def most(self) -> bool:
+        """Whether at least half of the model's keys matched."""
+        return len(self.matched) >= len(self.missing) + len(self.shape_mismatch)
 
     @property
     def complete(self) -> bool:
@@ -125,6 +132,7 @@ class LoadReport:
         head = (
             f"{self.path}: {len(self.matched)} loaded, {len(self.shape_mismatch)} skipped by shape, "
             f"{len(self.missing)} missing in the file, {len(self.unexpected)} unknown to the model"
+            + (f", {len(self.turned)} matrices turned: they lie as torch's do" if self.turned else "")
         )
         return head if self.complete else list_problems(head, self.problems(), limit=12)
 
@@ -133,13 +141,15 @@ def load_weights(model: paddle.nn.Layer, path: PathLike, strict: bool = False) -
     """Copy what fits by key and shape into the model, and say what did not.
 
     Keys go through the model's `key_map` where it has one: a dict of prefixes (file's -> model's) or a method
-    key -> key, None for what is left out. Nothing fitting is an `InputError`, and so are another width (more than a
-    head of another shape) and another depth; with `strict`, anything not fitting is. The model is unchanged then.
+    key -> key, None for what is left out. torch's names and matrices become Paddle's. Nothing fitting is an
+    `InputError`, and so are another width (more than a head of another shape) and another depth; with `strict`,
+    anything not fitting is. The model is unchanged then.
     """
     file = weights_file(path)
     state = _renamed(load_state(file), getattr(model, "key_map", None))
+    state, turned = as_paddle(state, model, from_torch=is_torch(file))
     own = model.state_dict()
-    report = LoadReport(str(file))
+    report = LoadReport(str(file), turned=turned)
     for key, value in state.items():
         if key not in own:
             report.unexpected.append(key)

@@ -33,6 +33,7 @@ class _Mode:
     library: Library | None = None
     bf16: bool = False
     chains: bool = True  # convolution + BatchNorm + ReLU at once
+    compiled: bool = False  # a static graph runs, which oneDNN cannot be put into
 
 
 CHAINS_IN_BF16 = False  # written, but never run on a CPU that has bf16: tests/test_onednn_chain.py and its speed decide
@@ -45,33 +46,36 @@ _ABSENT = object()
 
 
 @contextmanager
-def convolutions(enabled: bool = True, precision: str = "fp32") -> Iterator[None]:
+def convolutions(enabled: bool = True, precision: str = "fp32", compiled: bool = False) -> Iterator[None]:
     """Compute Conv2D, Conv2DTranspose and their functional forms by oneDNN while this context is open.
 
     In training, convolutions with a BatchNorm (and a ReLU) after them are computed with it, several in a row at once.
     For the CPU; nothing happens on a GPU. `precision` bf16 multiplies in bf16 and adds up in float32. One log line
     says what is used, or why Paddle's own kernels stay. The innermost of nested contexts holds, in all threads.
-    Graphs made by `to_static` and `jit.save` are never touched.
+    Graphs made by `to_static` and `jit.save` are never touched: with `compiled`, for runs of those, no context inside
+    uses oneDNN.
 
     Raises `InputError` where bf16 is asked for and cannot be had.
     """
     if not paddle.get_device().startswith("cpu"):
         yield
         return
-    mode = _mode(enabled, precision == "bf16")
+    mode = _mode(enabled, precision == "bf16", compiled or any(outer.compiled for outer in _modes[-1:]))
     with _opened(mode), mode.library.sleeping_threads() if mode.library else nullcontext():
         yield
 
 
-def _mode(enabled: bool, bf16: bool) -> _Mode:
-    if not enabled:
+def _mode(enabled: bool, bf16: bool, compiled: bool) -> _Mode:
+    if not enabled or compiled:
         if bf16:
             raise InputError(
-                "--precision bf16: on the CPU only oneDNN's convolutions compute in bf16 (got --no_onednn). "
-                "Drop one of the two flags."
+                "--precision bf16: on the CPU only oneDNN's convolutions compute in bf16 "
+                f"(got {'--no_onednn' if not enabled else 'to_static_training, whose graph Paddle computes'}). "
+                "Drop one of the two."
             )
-        _say("convolutions: Paddle's own kernels, as asked")
-        return _Mode()
+        why = "as asked" if not enabled else "which a compiled graph (to_static_training) uses"
+        _say(f"convolutions: Paddle's own kernels, {why}")
+        return _Mode(compiled=compiled)
     try:
         library = load()
         if bf16 and not library.has_bf16:

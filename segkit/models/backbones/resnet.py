@@ -64,8 +64,7 @@ class _ResNet(nn.Layer):
     or 16 (dilated).
 
     `multi_grid` multiplies the dilations of the last stage's blocks one by one. `pretrained` is a file of
-    classification weights that the engine loads: Paddle's (keys as in paddle.vision) or torchvision's state dict,
-    whose BatchNorms name their running mean and variance otherwise.
+    classification weights that the engine loads: Paddle's (keys as in paddle.vision) or torchvision's state dict.
     """
 
     depths: Sequence[int]
@@ -89,12 +88,6 @@ class _ResNet(nn.Layer):
         self.maxpool = nn.MaxPool2D(3, stride=2, padding=1)
         for number, row in enumerate(steps, 1):
             setattr(self, f"layer{number}", nn.Sequential(*map(self.block, row)))
-
-    def key_map(self, key: str) -> str | None:
-        """A torch key as Paddle's; None for what has no place here."""
-        if key.endswith(".num_batches_tracked"):
-            return None
-        return key.replace(".running_mean", "._mean").replace(".running_var", "._variance")
 
     def stem(self, x: Tensor) -> Tensor:
         """[N, in_channels, H, W] -> [N, 64, H/2, W/2]."""
