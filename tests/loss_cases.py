@@ -1,66 +1,9 @@
-"""What the tests of losses share: PaddleSeg's cases and plain inputs."""
+"""What the tests of losses share: plain inputs."""
 
 from __future__ import annotations
 
-import json
-
 import numpy as np
 import paddle
-import pytest
-
-from segkit.registry import LOSSES
-from tests.conftest import SHARED
-
-FILE = SHARED / "parity" / "losses.json"
-CASES = [c for c in json.loads(FILE.read_text())["cases"] if c["loss"] in LOSSES] if FILE.exists() else []
-
-
-@pytest.fixture(scope="module")
-def arrays():
-    if not FILE.exists():
-        pytest.skip(f"{FILE} is absent")
-    return np.load(FILE.with_suffix(".npz"))
-
-
-def build(name: str, kwargs: dict):
-    kwargs = dict(kwargs)
-    if "losses" in kwargs:
-        nodes = [dict(node) for node in kwargs["losses"]]
-        kwargs["losses"] = [build(node.pop("type"), node) for node in nodes]
-    return LOSSES.get(name)(**kwargs)
-
-
-def tensors(spec, arrays, leaves: dict):
-    """The argument tree of a case as tensors; `leaves` collects them by array name."""
-    if isinstance(spec, list):
-        return [tensors(item, arrays, leaves) for item in spec]
-    if isinstance(spec, dict):
-        return {key: tensors(item, arrays, leaves) for key, item in spec.items()}
-    name, _, dtype = spec.partition(":")
-    array = arrays[name]
-    leaves[name] = paddle.to_tensor(array.astype(dtype) if dtype else array)
-    return leaves[name]
-
-
-def run(case: dict, arrays):
-    """Loss value, gradient, and whether an input changed."""
-    loss = build(case["loss"], case.get("kwargs", {}))
-    for name, value in case.get("setattrs", {}).items():
-        setter = getattr(loss, name)
-        setter.set_value(paddle.to_tensor(value, dtype="float32").reshape(setter.shape))
-    leaves: dict = {}
-    args = [tensors(spec, arrays, leaves) for spec in case["args"]]
-    before = {name: tensor.numpy().copy() for name, tensor in leaves.items()}
-    watched = leaves.get(case.get("grad_of", ""))
-    if watched is not None:
-        watched.stop_gradient = False
-    value = loss(*args)
-    assert value.shape == [] and value.dtype == paddle.float32
-    if not value.stop_gradient:
-        value.backward()
-    for name, tensor in leaves.items():
-        assert np.array_equal(before[name], tensor.numpy()), f"{case['loss']} changed {name}"
-    return float(value), None if watched is None or watched.grad is None else watched.grad.numpy()
 
 
 def make(channels: int, dtype: str = "int64", ignore: int = 255, planes: bool = False, size: tuple = (9, 7)):

@@ -1,14 +1,12 @@
-"""How a model is applied: against PaddleSeg's numbers and against slow loops."""
+"""How a model is applied, against slow loops; tests/parity has PaddleSeg's numbers."""
 
 from __future__ import annotations
-
-import json
 
 import numpy as np
 import paddle
 import pytest
 
-from segkit.deploy.windows import Windows, windows_of
+from segkit.deploy.windows import Windows
 from segkit.engine import apply
 from segkit.engine.apply import TestTime as How
 from segkit.engine.apply import test_time as settings
@@ -17,27 +15,8 @@ from segkit.engine.onednn.functional import ONEDNN
 from segkit.engine.onednn.library import Unavailable, load
 from segkit.errors import InputError
 from segkit.options import EvalOptions, PredictOptions
-from segkit.postprocess import class_map, undo
-
-
-class Conv(paddle.nn.Layer):
-    """A 5x5 convolution: what a pixel becomes depends on its window."""
-
-    def __init__(self, weight):
-        super().__init__()
-        self.weight = paddle.to_tensor(weight)
-        self.seen = []
-
-    def forward(self, x):
-        self.seen.append(tuple(x.shape))
-        return [paddle.nn.functional.conv2d(x, self.weight, padding=2)]
-
-
-@pytest.fixture(scope="module")
-def parity(shared):
-    folder = shared / "parity"
-    cases = {case["name"]: case for case in json.loads((folder / "transforms.json").read_text())["cases"]}
-    return cases, np.load(folder / "transforms.npz")
+from segkit.postprocess import class_map
+from tests.apply_cases import Conv
 
 
 @pytest.fixture
@@ -46,40 +25,6 @@ def toy():
     return Conv(rng.standard_normal((4, 3, 5, 5)).astype("float32")), rng.standard_normal((2, 3, 40, 56)).astype(
         "float32"
     )
-
-
-@pytest.mark.parametrize("name", ["slide_a", "slide_b", "slide_c", "slide_d"])
-def test_windows_as_paddleseg(parity, name):
-    cases, arrays = parity
-    how = How(windows=windows_of(*(cases[name]["slide"][key] for key in ("crop_size", "stride"))))
-    found = apply.scores(Conv(arrays["toy_w"]), arrays["toy_x"], how)
-    np.testing.assert_allclose(found, arrays[f"{name}__img"], rtol=1e-6, atol=3e-6)
-    assert found.dtype == np.float32
-
-
-@pytest.mark.parametrize("name", ["infer_plain", "aug_flip", "aug_ms", "aug_vh"])
-def test_scales_and_flips_as_paddleseg(parity, name):
-    cases, arrays = parity
-    case = cases[name].get("aug", {})
-    scales = case.get("scales", 1.0)
-    how = How(
-        scales=tuple(scales) if isinstance(scales, list) else (scales,),
-        flip_horizontal=case.get("flip_horizontal", False),
-        flip_vertical=case.get("flip_vertical", False),
-    )
-    found = apply.scores(Conv(arrays["toy_w"]), arrays["toy_x"], how)[0]
-    geometry = [{"op": "resize", "from": [45, 60], "to": [40, 56]}]
-    np.testing.assert_allclose(undo(found, geometry), arrays[f"{name}__logit"][0], atol=1e-4)
-    agreed = (class_map(found, geometry) == arrays[f"{name}__pred"][0, 0]).mean()
-    assert agreed > 0.999
-
-
-def test_multilabel_as_paddleseg(parity):
-    _, arrays = parity
-    found = apply.scores(Conv(arrays["toy_w"]), arrays["toy_x"])[0]
-    geometry = [{"op": "resize", "from": [45, 60], "to": [40, 56]}]
-    agreed = class_map(found, geometry, multilabel=True) == arrays["infer_multilabel__pred"][0]
-    assert agreed.mean() > 0.999
 
 
 @pytest.mark.parametrize("window, stride", [((24, 16), (10, 7)), ((17, 23), (17, 23)), ((56, 8), (56, 3))])

@@ -1,71 +1,15 @@
-"""Losses against PaddleSeg's values and gradients, and against their promises."""
+"""Losses against their promises; tests/parity has PaddleSeg's numbers."""
 
 from __future__ import annotations
 
 import numpy as np
 import paddle
-import paddle.nn.functional as F
 import pytest
 
-from segkit.errors import InputError
 from segkit.registry import LOSSES
-from tests import loss_cases
-from tests.loss_cases import BASIC, CASES, channels_of, make, plain, relaxed, run
-
-arrays = loss_cases.arrays
-
+from tests.loss_cases import BASIC, channels_of, make, plain
 
 # Where segkit is meant to differ from the reference; the test named beside each says what it does instead.
-DEVIATIONS = {
-    "ohem_minkept0": "test_ohem_mines_by_the_threshold_alone",
-    "ohem_minkept0_good": "test_ohem_mines_by_the_threshold_alone",
-    "mixed_dice_ce": "test_order_of_mixed_losses_does_not_matter",
-    "mixed_ce_dice": "test_order_of_mixed_losses_does_not_matter",
-    "lovasz_softmax_all255": "test_no_valid_pixel",
-    "lovasz_hinge_c2": "test_lovasz_hinge_of_two_channels_is_that_of_their_difference",
-    "mixed_bce_hinge": "test_lovasz_hinge_of_two_channels_is_that_of_their_difference",
-    "mse_ignore255": "test_mse_leaves_out_the_ignored",
-    "point_ce_weight": "test_point_cross_entropy_takes_weights",
-    "point_ce_weight_255": "test_point_cross_entropy_takes_weights",
-    "relax": "test_relax_boundary_images_are_independent",
-    "relax_noignore": "test_relax_boundary_images_are_independent",
-}
-
-
-@pytest.mark.parametrize("case", CASES, ids=[case["name"] for case in CASES])
-def test_equals_the_reference(case, arrays, monkeypatch):
-    if "patch" in case:
-        _patch_random(case["patch"], monkeypatch)
-    if "error" in case:  # the reference fails: segkit answers clearly or computes
-        try:
-            value, _ = run(case, arrays)
-        except InputError:
-            return
-        assert np.isfinite(value)
-        return
-    value, grad = run(case, arrays)
-    assert np.isfinite(value)
-    if case["name"] in DEVIATIONS:
-        assert DEVIATIONS[case["name"]] in globals()
-        return
-    expected = sum(case["values"]) if "values" in case else case["value"]
-    assert value == pytest.approx(expected, rel=1e-5, abs=1e-5)
-    if case.get("grad"):
-        reference = arrays[case["grad"]]
-        scale = max(1.0, np.abs(reference).max())
-        np.testing.assert_allclose(grad, reference, rtol=0, atol=1e-5 * scale)
-        # The gradients are small (many pixels): also compare in their own size.
-        assert np.abs(grad - reference).max() <= 1e-4 * max(np.abs(reference).max(), 1e-9)
-
-
-def _patch_random(patch: str, monkeypatch) -> None:
-    if patch == "randperm=arange":
-        monkeypatch.setattr(paddle, "randperm", lambda n, *a, **k: paddle.arange(n))
-    else:
-        generator = np.random.RandomState(3)
-        monkeypatch.setattr(paddle, "rand", lambda shape, *a, **k: paddle.to_tensor(generator.rand(*shape), "float32"))
-
-
 # Losses with the plain contract (logits NCHW, label NHW), and those whose inputs differ by their nature.
 OTHER_INPUTS = {
     "KLLoss", "L1Loss", "MSELoss", "DistillCrossEntropyLoss", "OhemEdgeAttentionLoss", "EdgeAttentionLoss",
@@ -197,81 +141,3 @@ def test_label_planes(name):
     value = float(LOSSES.get(name)()(logits, label))
     each = [float(LOSSES.get(name)()(logits[:, c : c + 1], label[:, c])) for c in range(3)]
     assert value == pytest.approx(np.mean(each), rel=1e-5)
-
-
-def test_ohem_mines_by_the_threshold_alone():
-    logits, label = make(4)
-    p = F.softmax(logits, axis=1).numpy()
-    y = label.numpy()
-    true = np.take_along_axis(p, np.where(y == 255, 0, y)[:, None], 1)[:, 0]
-    kept = (y != 255) & (true < 0.3)
-    value = LOSSES.get("OhemCrossEntropyLoss")(thresh=0.3, min_kept=0)(logits, label)
-    assert float(value) == pytest.approx(-np.log(true[kept]).mean(), rel=1e-4)
-
-
-def test_lovasz_hinge_of_two_channels_is_that_of_their_difference(arrays):
-    logits, label = make(2)
-    one = LOSSES.get("LovaszHingeLoss")()(logits[:, 1:] - logits[:, :1], label)
-    assert float(LOSSES.get("LovaszHingeLoss")()(logits, label)) == pytest.approx(float(one), rel=1e-6)
-    planes, labels = make(3, planes=True)
-    each = [float(LOSSES.get("LovaszHingeLoss")()(planes[:, c : c + 1], labels[:, c])) for c in range(3)]
-    assert float(LOSSES.get("LovaszHingeLoss")()(planes, labels)) == pytest.approx(np.mean(each), rel=1e-6)
-    with pytest.raises(InputError, match=r"LovaszHingeLoss: .*got 4 output channels.*Use LovaszSoftmaxLoss"):
-        LOSSES.get("LovaszHingeLoss")()(*make(4))
-
-
-def test_order_of_mixed_losses_does_not_matter(arrays):
-    cases = {case["name"]: case for case in CASES}
-    values = cases["mixed_ce_dice"]["values"]
-    for name in ("mixed_ce_dice", "mixed_dice_ce"):
-        value, grad = run({**cases[name], "grad_of": "logits5"}, arrays)
-        assert value == pytest.approx(sum(values), rel=1e-5)
-        parts = [
-            run({**cases[name], "loss": loss, "kwargs": {}, "grad_of": "logits5"}, arrays)[1]
-            for loss in ("CrossEntropyLoss", "DiceLoss")
-        ]
-        np.testing.assert_allclose(grad, parts[0] + parts[1], atol=1e-7)
-
-
-def test_mse_leaves_out_the_ignored(arrays):
-    pred, label = arrays["logits1"], arrays["reg_label"]
-    valid = label != 255
-    for name, error in (("MSELoss", (pred - label) ** 2), ("L1Loss", np.abs(pred - label))):
-        logits = paddle.to_tensor(pred, stop_gradient=False)
-        value = LOSSES.get(name)()(logits, paddle.to_tensor(label))
-        value.backward()
-        assert float(value) == pytest.approx(error[valid].mean(), rel=1e-5)
-        assert np.all(logits.grad.numpy()[~valid] == 0)
-        assert float(LOSSES.get(name)(reduction="sum")(logits, paddle.to_tensor(label[:, 0]))) == pytest.approx(
-            error[valid].sum(), rel=1e-5
-        )
-        empty = LOSSES.get(name)()(logits, paddle.full_like(logits, 255))
-        assert float(empty) == 0
-
-
-@pytest.mark.parametrize("name", ["relax", "relax_noignore"])
-def test_relax_boundary_images_are_independent(name, arrays):
-    """The reference divides each image's loss by the class counts of every image; ours by its own."""
-    case = next(case for case in CASES if case["name"] == name)
-    logits, label = (arrays[key] for key in case["args"])
-    count, loss = relaxed(logits, label)
-    size = (count > 0).sum((1, 2)) + 1
-    leaking = sum((count[i] * loss[i] / np.maximum(count, 1)).sum() / size[i] for i in range(2))
-    assert leaking == pytest.approx(case["value"], rel=1e-5)  # so this is what the reference computes
-    value, _ = run(case, arrays)
-    assert value == pytest.approx(sum(loss[i].sum() / size[i] for i in range(2)), rel=1e-5)
-
-
-def test_point_cross_entropy_takes_weights(arrays):
-    logits, points, label = (paddle.to_tensor(arrays[key]) for key in ("point_logits", "points", "label5"))
-    height, width = label.shape[1:]
-    places = points.numpy()
-    rows = np.clip(np.rint(places[..., 1] * height - 0.5), 0, height - 1).astype(int)
-    columns = np.clip(np.rint(places[..., 0] * width - 0.5), 0, width - 1).astype(int)
-    y = np.stack([label.numpy()[n][rows[n], columns[n]] for n in range(len(rows))])
-    valid, weight = y != 255, np.array([0.5, 1.0, 1.5, 2.0, 3.0])
-    log_p = F.log_softmax(logits, axis=1).numpy()
-    each = -np.take_along_axis(log_p, np.where(valid, y, 0)[:, None], 1)[:, 0]
-    w = weight[np.where(valid, y, 0)] * valid
-    value = LOSSES.get("PointCrossEntropyLoss")(weight=weight.tolist())([logits, points], label)
-    assert float(value) == pytest.approx((each * w).sum() / w.sum(), rel=1e-4)

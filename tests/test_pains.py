@@ -102,7 +102,7 @@ BUGS = {
     1: ("test_infer::test_what_is_written", "test_predict::test_names_that_differ_in_case_alone_do_not_collide"),
     2: ("test_security::test_paths_of_strangers_stay_in_the_output_folder",),
     3: ("test_losses::test_ignored_pixels_get_no_gradient", "test_losses::test_other_ignore_index"),
-    4: ("test_losses_single::test_mixed_loss_defaults_and_mismatch", "test_losses::test_order_of_mixed_losses_does_not_matter"),
+    4: ("test_losses_single::test_mixed_loss_defaults_and_mismatch", "parity/test_losses::test_order_of_mixed_losses_does_not_matter"),
     5: ("test_config::test_inherited_false_replaces_the_node",),
     6: ("test_chaos::test_killed_runs_end_as_if_never_stopped", "test_train::test_the_best_model_comes_along_into_another_folder"),
     7: PAINS[15],

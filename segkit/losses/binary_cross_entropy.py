@@ -19,7 +19,7 @@ class BCELoss(nn.Layer):
     `weight`: None, one factor per channel, "auto" (from the training labels), or "dynamic", which balances the
     positives and negatives of the batch.
     `pos_weight`: None, a factor of the positives, or "dynamic". `edge_label`: the label is the sample's edge map
-    (the trainer reads it).
+    (the trainer reads it). A `weight` given as a list works, where PaddleSeg fails.
     """
 
     def __init__(

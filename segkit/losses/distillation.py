@@ -18,8 +18,8 @@ class KLLoss(nn.Layer):
     """Kullback-Leibler divergence from the student's class probabilities to the teacher's, a mean over pixels and
     channels, times temperature^2 (Hinton et al., Distilling the Knowledge in a Neural Network, 2015).
 
-    Where a label is given, its ignored pixels are left out. Under `loss` it compares a model's first output with its
-    second, without a label, as in PaddleSeg.
+    As in PaddleSeg, the ignored pixels of a label are left out where one is given, and under `loss` it compares a
+    model's first output with its second, without a label.
     """
 
     of_two_outputs = True

@@ -38,8 +38,8 @@ class EdgeAttentionLoss(nn.Layer):
 
 @LOSSES.register
 class OhemEdgeAttentionLoss(nn.Layer):
-    """`EdgeAttentionLoss` over the hard ones of these pixels (see `OhemCrossEntropyLoss`; `min_kept=0` mines here
-    too)."""
+    """`EdgeAttentionLoss` over the hard ones of these pixels (see `OhemCrossEntropyLoss`). Unlike
+    PaddleSeg, `min_kept=0` mines by the threshold alone."""
 
     def __init__(self, edge_threshold: float = 0.8, thresh: float = 0.7, min_kept: int = 5000, ignore_index: int = 255):
         super().__init__()

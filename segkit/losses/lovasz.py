@@ -40,7 +40,8 @@ def lovasz(errors: Tensor, truth: Tensor, valid: Tensor) -> Tensor:
 class LovaszSoftmaxLoss(nn.Layer):
     """Lovasz loss of the softmax, averaged over classes; all images of the batch count as one.
 
-    `classes`: "present" (those with a labelled pixel), "all", or a list of class numbers.
+    `classes`: "present" (those with a labelled pixel), "all", or a list of class numbers. Without a valid pixel it
+    is 0, a number like any other; PaddleSeg then gives an empty tensor, of shape [0, C].
     """
 
     def __init__(self, ignore_index: int = 255, classes: Union[str, List[int]] = "present"):
