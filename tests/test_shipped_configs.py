@@ -24,6 +24,7 @@ STEPPED = [
     ROOT / "configs" / "pidnet" / "pidnet_small_cityscapes_1024x1024_120k.yml",  # four losses for three outputs
 ]
 SIZES = {"target_size": [32, 32], "crop_size": [32, 32], "long_size": 32}
+CUTS = ("crop_size", "target_size", "size")  # what a training photo is cut or brought to
 RNG = np.random.default_rng(0)
 
 
@@ -106,14 +107,14 @@ def test_full_size_is_built(path: Path) -> None:
 
 
 def test_names_say_what_is_inside() -> None:
-    """`<model>_<backbone>_<data>_<WxH>_<iters>`: crop and iterations are those of the name."""
+    """`<model>_<backbone>_<data>_<WxH>_<iters>`: size and iterations are those of the name."""
     named = [path for path in SHIPPED if path.parent.parent == ROOT / "configs" and path.parent.name != "quick_start"]
     assert len(named) > 60
     for path in named:
         cfg = Config(path)
         width, height = (int(side) for side in re.search(r"_(\d+)x(\d+)_", path.name).groups())
-        crops = [node["crop_size"] for node in cfg.data["train_dataset"]["transforms"] if "crop_size" in node]
-        assert crops in ([[width, height]], [[height, width]]), path
+        sizes = [node[key] for node in cfg.data["train_dataset"]["transforms"] for key in CUTS if key in node]
+        assert sizes in ([[width, height]], [[height, width]]), path
         assert cfg.iters == 1000 * int(re.search(r"_(\d+)k", path.name)[1]), path
         for line in path.read_text(encoding="utf-8").splitlines():
             assert "transforms" not in line, f"{path}: data belong to _base_"
