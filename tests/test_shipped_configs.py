@@ -6,7 +6,6 @@ import re
 from pathlib import Path
 
 import numpy as np
-import paddle
 import pytest
 from PIL import Image
 
@@ -95,9 +94,7 @@ def test_built_and_stepped_once(path: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.name)
 def test_full_size_is_built(path: Path) -> None:
     cfg = Config(path)
-    build_all(cfg)
-    with paddle.LazyGuard():
-        model = build.build_model(cfg)
+    model = build_all(cfg)
     if getattr(model, "train_outputs", None) is not None:
         assert len(cfg.data["loss"]["coef"]) in getattr(model, "train_losses", (model.train_outputs,))
     info = build.data_info(cfg)

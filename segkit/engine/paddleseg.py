@@ -80,8 +80,9 @@ def look_at(file: Path, name: str) -> Optional[Finding]:
     return found
 
 
-def build_all(cfg: Config) -> None:
-    """Everything of a config but its data sets: transforms, losses, model, schedule and optimizer."""
+def build_all(cfg: Config) -> paddle.nn.Layer:
+    """Everything of a config but its data sets: transforms, losses, model, schedule and optimizer. Returns the model,
+    whose parameters are shapes without numbers."""
     for part in ("train", "val"):
         build.build_transforms(cfg, part)
     build.build_losses(cfg)
@@ -89,6 +90,7 @@ def build_all(cfg: Config) -> None:
         model = build.build_model(cfg)
     scheduler = optim.build_scheduler(cfg.data["lr_scheduler"], cfg.iters)
     optim.build_optimizer(cfg.data["optimizer"], scheduler, model)
+    return model
 
 
 def print_survey(folder: Path, show: Callable[[str], Any] = print) -> list[Finding]:
