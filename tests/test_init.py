@@ -11,6 +11,7 @@ import pytest
 import yaml
 from PIL import Image
 
+from segkit import runtime
 from segkit.cli import main as cli
 from segkit.config import Config
 from segkit.data.convert import ConvertOptions
@@ -22,7 +23,7 @@ from segkit.data.thickness import thickness
 from segkit.errors import InputError
 from tests.tiny import make_data
 
-CPU, GPU = Device(False, 2, 0.0), Device(True, 16, 24.0)
+CPU, GPU = Device(False, 2, 0.0, avx512=True), Device(True, 16, 24.0)
 
 
 def facts(
@@ -241,6 +242,21 @@ def test_the_printed_time_is_of_training_alone() -> None:
         "minutes of training on 2 CPU cores, evaluations on top; "
         in choose(facts((900, 900), [0.5, 0.5]), CPU).why["iters"]
     )
+
+
+def test_the_printed_time_minds_what_the_cpu_can_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without AVX-512 the same training takes three times as long, and where it would take too long there is less of it."""
+
+    def minutes(wide: bool, size: tuple[int, int]) -> tuple[int, int]:
+        monkeypatch.setattr(runtime, "cpu_facts", lambda: {"flags": "fpu avx2 avx512f" if wide else "fpu avx2"})
+        monkeypatch.setattr(runtime, "physical_cores", lambda: 2)
+        made = choose(facts(size, [0.5, 0.5], 8), Device.here())
+        return int(re.match(r"about (\d+) minutes? of", made.why["iters"])[1]), made.iters
+
+    (wide, same), (narrow, iters) = (minutes(wide, (128, 128)) for wide in (True, False))
+    assert iters == same and 2 * wide <= narrow <= 4 * wide
+    (_, many), (narrow, few) = (minutes(wide, (620, 640)) for wide in (True, False))
+    assert few < many and 5 <= narrow <= 8
 
 
 def test_a_small_crop_is_not_called_most_of_a_photo() -> None:

@@ -16,7 +16,9 @@ from segkit.data.facts import Facts
 from segkit.io import write_bytes_atomic
 
 CPU_MINUTES = 7.0  # of training on the CPU; evaluation comes on top
-CORE_SECONDS = 2.8  # of two CPU cores per megapixel of training a U-Net of 16 channels (benchmarks/real_data.py)
+CORE_SECONDS = {True: 2.8, False: 8.5}
+"""of a CPU core per megapixel of training a U-Net of 16 channels, with AVX-512 (benchmarks/real_data.py) and without
+(0.26 to 0.32 s a step of the doves on two cores, docs/measurements.md)"""
 FAST_COST = 0.75  # of that time, for BiSeNetV2: 4.4 s against 5.8 s for 4 crops of 256x256
 CONFIG = "segkit.yml"
 RARE = 0.02  # below this share of the pixels a class gets a weight
@@ -42,6 +44,8 @@ class Device:
     cores: int
     memory_gb: float
     """Of the GPU; 0 where there is none."""
+    avx512: bool = False
+    """Whether the CPU has it: convolutions take a third of the time."""
 
     @classmethod
     def here(cls) -> Device:
@@ -54,7 +58,7 @@ class Device:
                 memory = min(float(line) for line in said.split()) / 1024
             except (OSError, ValueError, subprocess.SubprocessError):
                 memory = 0.0
-        return cls(memory > 0, runtime.physical_cores(), memory)
+        return cls(memory > 0, runtime.physical_cores(), memory, "avx512f" in runtime.cpu_facts().get("flags", ""))
 
 
 def _installed(name: str) -> bool:
@@ -190,7 +194,7 @@ def _schedule(
         return batch, iters
     batch = 8 if train >= 64 and megapixels <= 0.04 else 4
     cost = (channels / 16) ** 1.8 if name == "UNet" else FAST_COST
-    second = CORE_SECONDS / device.cores * megapixels * batch * cost
+    second = CORE_SECONDS[device.avx512] / device.cores * megapixels * batch * cost
     fits = int(CPU_MINUTES * 60 / second / 50) * 50
     enough = max(600, int(train * 250 / batch / 50) * 50)
     iters = int(np.clip(min(fits, enough), 200, 20000))
