@@ -8,7 +8,15 @@ from typing import Any
 import paddle
 from paddle.autograd import PyLayer
 
-from segkit.engine.onednn.functional import cached, check_tensors, counts, saved, unchanged
+from segkit.engine.onednn.functional import (
+    Kernel,
+    cached,
+    check_tensors,
+    counts,
+    paddles_gradients,
+    saved,
+    unchanged,
+)
 from segkit.engine.onednn.library import DIFF_DST, DIFF_SRC, DST, F32, FORWARD_TRAINING, RELU_BY_OUTPUT, Library
 from segkit.engine.onednn.primitives import Descriptor, Primitive, created
 
@@ -40,9 +48,9 @@ class _Function(PyLayer):
     """A ReLU in Paddle's graph."""
 
     @staticmethod
-    def forward(ctx: Any, x: Any, library: Library, primitive: ReluGradient) -> paddle.Tensor:
+    def forward(ctx: Any, x: Any, kernel: Kernel) -> paddle.Tensor:
         y = paddle._C_ops.relu(x)
-        ctx.library, ctx.primitive = library, primitive
+        ctx.kernel = kernel
         saved(ctx, y.detach())  # y itself would hold the graph that holds it
         return y
 
@@ -50,8 +58,8 @@ class _Function(PyLayer):
     def backward(ctx: Any, gradient: Any) -> paddle.Tensor:
         (y,) = unchanged(ctx, "a ReLU")
         gradient = gradient if gradient.is_contiguous() else gradient.contiguous()
-        with ctx.library.session():
-            return ctx.primitive(y, gradient)
+        instead = lambda: paddles_gradients(paddle._C_ops.relu, [y], [True], gradient)[0]  # noqa: E731
+        return ctx.kernel.backward(lambda: ctx.kernel.primitives(y, gradient), instead, y)
 
 
 def relu(library: Library, x: Any, arguments: tuple[Any, ...]) -> Any:
@@ -63,6 +71,6 @@ def relu(library: Library, x: Any, arguments: tuple[Any, ...]) -> Any:
         return None
     check_tensors((x,), "NCHW", "ReLU: ", dimensions=False)
     size = x.size
-    primitive = cached(library, ("relu", size), lambda: ReluGradient(library, size))
+    kernel = cached(library, ("relu", size), lambda: ReluGradient(library, size))
     counts[RELU] += 1
-    return _Function.apply(x if x.is_contiguous() else x.contiguous(), library, primitive)
+    return _Function.apply(x if x.is_contiguous() else x.contiguous(), kernel)

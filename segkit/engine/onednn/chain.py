@@ -11,17 +11,20 @@ from typing import Any, NamedTuple, Sequence
 
 import numpy as np
 import paddle
+import paddle.nn.functional as F
 from paddle.autograd import PyLayer
 
 from segkit.engine.onednn.convolution import Convolution, Geometry
 from segkit.engine.onednn.functional import (
     ONEDNN,
     Fallback,
+    Kernel,
     address,
     cached,
     check_tensors,
     counts,
     geometry,
+    paddles_gradients,
     saved,
     unchanged,
 )
@@ -60,7 +63,7 @@ class Chain:
 
     def __init__(self, library: Library, stages: Sequence[tuple[Geometry, float, bool]]):
         """`stages`: the convolution, the BatchNorm's epsilon, whether a ReLU follows."""
-        self.library = library
+        self._stages = stages
         self.convolutions: list[Convolution] = []
         self.norms: list[BatchNormalisation] = []
         layout = None
@@ -118,20 +121,35 @@ class Chain:
             dy = address(holder)
         return [g if wanted else None for g, wanted in zip(results, wants)]
 
+    def paddles_backward(
+        self, gradient: paddle.Tensor, parameters: Sequence[Any], source: paddle.Tensor, wants: Sequence[bool]
+    ) -> list[Any]:
+        """`backward` by Paddle's kernels, which compute the stages anew. `source`: what the first one kept."""
+
+        def forward(x: paddle.Tensor, *parameters: Any) -> paddle.Tensor:
+            for i, (shapes, epsilon, relu) in enumerate(self._stages):
+                weight, bias, scale, shift = parameters[i * PARAMETERS : (i + 1) * PARAMETERS]
+                x = shapes.by_paddle(x, weight, bias)
+                running = paddle.zeros([shapes.y[1]]), paddle.ones([shapes.y[1]])  # those of the model have moved on
+                x = F.batch_norm(x, *running, scale, shift, training=True, epsilon=epsilon)
+                x = paddle._C_ops.relu(x) if relu else x
+            return x
+
+        x = self.convolutions[0].restored(source)
+        return paddles_gradients(forward, [x, *parameters], wants, gradient)
+
 
 class _Function(PyLayer):
     """A chain in Paddle's graph."""
 
     @staticmethod
-    def forward(ctx: Any, chain: Chain, statistics: list[_Kept], x: Any, *parameters: Any) -> paddle.Tensor:
-        with chain.library.session():
-            y, kept = chain.forward(x, parameters)
+    def forward(ctx: Any, kernel: Kernel, statistics: list[_Kept], x: Any, *parameters: Any) -> paddle.Tensor:
+        y, kept = kernel.forward(lambda: kernel.primitives.forward(x, parameters))
         statistics.extend(kept)
-        ctx.chain = chain
+        ctx.kernel = kernel
         ctx.wants = [t is not None and not t.stop_gradient for t in (x, *parameters)]
         ctx.inputs = [t is not None for t in (x, *parameters)]
-        scaling = [t if i % 2 == 0 else None for i, t in enumerate(parameters)]  # weights without the biases
-        tensors = [*scaling, *(t for stage in kept for t in stage)]
+        tensors = [*parameters, *(t for stage in kept for t in stage)]
         ctx.there = [t is not None for t in tensors]
         saved(ctx, *(t for t in tensors if t is not None))
         return y
@@ -146,8 +164,12 @@ class _Function(PyLayer):
         stages = [_Kept(*kept[i : i + size]) for i in range(0, len(kept), size)]
         del tensors, kept
         gradient = gradient if gradient.is_contiguous() else gradient.contiguous()
-        with ctx.chain.library.session():
-            results = ctx.chain.backward(gradient, parameters, stages, ctx.wants, _first(ctx.wants))
+        chain, source = ctx.kernel.primitives, stages[0].source
+        results = ctx.kernel.backward(
+            lambda: chain.backward(gradient, parameters, stages, ctx.wants, _first(ctx.wants)),
+            lambda: chain.paddles_backward(gradient, parameters, source, ctx.wants),
+            gradient,
+        )
         return tuple(g for g, there in zip(results, ctx.inputs) if there)
 
 
@@ -170,11 +192,11 @@ def run(library: Library, bf16: bool, stages: Sequence[Stage], x: Any) -> paddle
     key = tuple(description)
     into_weights = [any(wants[1 + i * PARAMETERS :][:2]) for i in range(len(stages))]
     prepare = lambda c: c.prepare(wants[0], _first(wants), into_weights)  # noqa: E731
-    chain = cached(library, ("chain", key), lambda: Chain(library, key), prepare)
+    kernel = cached(library, ("chain", key), lambda: Chain(library, key), prepare)
+    statistics: list[_Kept] = []
+    y = _Function.apply(kernel, statistics, x if x.is_contiguous() else x.contiguous(), *parameters)
     counts[ONEDNN] += len(stages)
     counts[CHAIN] += len(stages)
-    statistics: list[_Kept] = []
-    y = _Function.apply(chain, statistics, x if x.is_contiguous() else x.contiguous(), *parameters)
     for stage, kept in zip(stages, statistics):
         momentum = np.float32(stage.norm._momentum)
         for running, batch in ((stage.norm._mean, kept.mean), (stage.norm._variance, kept.variance)):

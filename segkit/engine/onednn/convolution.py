@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from ctypes import byref, c_void_p
 from typing import Any, Callable, NamedTuple
 
@@ -65,6 +65,17 @@ class Geometry(NamedTuple):
         if groups > 1:
             shape, strides = (groups, *shape), (into * out * area, *strides)
         return shape, strides
+
+    def by_paddle(self, x: paddle.Tensor, weight: paddle.Tensor, bias: paddle.Tensor | None) -> paddle.Tensor:
+        """The same convolution by Paddle's own kernel, which is reached past every hook."""
+        padding = [max(0, pixels) for sides in zip(self.before, self.after) for pixels in sides]  # < 0: output padding
+        stride, dilation = list(self.stride), list(self.dilation)
+        if self.transposed:
+            window = stride, padding, [], list(self.y[2:]), "EXPLICIT", self.groups, dilation, "NCHW"
+            y = paddle._C_ops.conv2d_transpose(x, weight, *window)
+        else:
+            y = paddle._C_ops.conv2d(x, weight, stride, padding, "EXPLICIT", dilation, self.groups, "NCHW")
+        return y if bias is None else y + bias.reshape([1, -1, 1, 1])
 
 
 class Layouts(NamedTuple):
@@ -151,6 +162,15 @@ class Convolution:
         if self._y_out.needed:
             self._y_out.into(target.data_ptr(), y.data_ptr())
         return y, source
+
+    def restored(self, source: paddle.Tensor) -> paddle.Tensor:
+        """The input in Paddle's layout again, from what `forward` kept of it or the input itself."""
+        back = Reorder(self.library, self.source, self.batch.x)
+        if not back.needed:
+            return source
+        x = paddle.empty(list(self.geometry.x), dtype="float32")
+        back.into(source.data_ptr(), x.data_ptr())
+        return x
 
     def prepare_backward(self, into_x: bool, into_weight: bool) -> None:
         """Make what `backward` will need, so that what oneDNN refuses is known while Paddle can still take over."""
@@ -320,5 +340,6 @@ def _together(jobs: list[Callable[[], None]], library: Library) -> None:
     try:
         jobs[0]()
     finally:
-        for future in futures:
-            future.result()
+        wait(futures)  # also where one fails: nobody may use their memory and streams before
+    for future in futures:
+        future.result()

@@ -14,7 +14,7 @@ import numpy as np
 import paddle
 from paddle.autograd import PyLayer
 
-from segkit.engine.onednn.functional import Fallback, cached, check_tensors, counts
+from segkit.engine.onednn.functional import Fallback, Kernel, cached, check_tensors, counts
 from segkit.engine.onednn.library import DST, F32, FORWARD_TRAINING, LOG_SOFTMAX, SRC, Library
 from segkit.engine.onednn.primitives import Descriptor, Primitive, array, created
 
@@ -43,8 +43,8 @@ class _Function(PyLayer):
     """The loss of every pixel [N, 1, H, W] in Paddle's graph; `probability` is left in `results`."""
 
     @staticmethod
-    def forward(ctx: Any, x: Any, softmax: LogSoftmax, where: np.ndarray, kept: np.ndarray, results: list) -> Any:
-        loss, probability = _forward(x, softmax, where, kept)
+    def forward(ctx: Any, x: Any, kernel: Kernel, where: np.ndarray, kept: np.ndarray, results: list) -> Any:
+        loss, probability = _forward(x, kernel, where, kept)
         ctx.where, ctx.kept = where, kept
         ctx.save_for_backward(probability)
         results.append(probability)
@@ -62,8 +62,8 @@ class _Function(PyLayer):
         return result
 
 
-def _forward(x: Any, softmax: LogSoftmax, where: np.ndarray, kept: np.ndarray) -> tuple[paddle.Tensor, paddle.Tensor]:
-    logarithm = softmax(x)
+def _forward(x: Any, kernel: Kernel, where: np.ndarray, kept: np.ndarray) -> tuple[paddle.Tensor, paddle.Tensor]:
+    logarithm = kernel.forward(lambda: kernel.primitives(x))
     loss = np.where(kept, -array(logarithm)[where], np.float32(0))
     n, _, h, w = x.shape
     return paddle.to_tensor(loss.reshape(n, 1, h, w), place=paddle.CPUPlace()), paddle.exp(logarithm)
@@ -95,12 +95,13 @@ def cross_entropy(library: Library, x: Any, label: Any, arguments: tuple[Any, ..
     where = classes * (height * width)
     where += np.arange(height * width) + np.arange(n)[:, None] * (channels * height * width)
     shape = tuple(x.shape)
-    softmax = cached(library, ("log softmax", *shape), lambda: LogSoftmax(library, shape))
-    counts[CROSS_ENTROPY] += 1
+    kernel = cached(library, ("log softmax", *shape), lambda: LogSoftmax(library, shape))
     x = x if x.is_contiguous() else x.contiguous()
-    with library.session():
-        if not paddle.is_grad_enabled() or x.stop_gradient:
-            return _forward(x, softmax, where, kept)[::-1]
+    if not paddle.is_grad_enabled() or x.stop_gradient:
+        loss, probability = _forward(x, kernel, where, kept)
+    else:
         results: list[paddle.Tensor] = []
-        loss = _Function.apply(x, softmax, where, kept, results)
-        return results[0], loss
+        loss = _Function.apply(x, kernel, where, kept, results)
+        (probability,) = results
+    counts[CROSS_ENTROPY] += 1
+    return probability, loss

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import Any, Callable, Hashable, Sequence
+from typing import Any, Callable, Hashable, Sequence, TypeVar
 
 import paddle
 from paddle.autograd import PyLayer
@@ -19,10 +19,49 @@ ONEDNN = "oneDNN"
 counts: Counter[str] = Counter()  # ONEDNN, and every reason for which Paddle's kernel was used
 _cache = Cache(CACHE_LIMIT)
 _refused: dict[Hashable, str] = {}
+_T = TypeVar("_T")
 
 
 class Fallback(Exception):
     """Paddle's kernel computes this one; the message is the reason."""
+
+
+class Kernel:
+    """What oneDNN has ready for one key of the cache. What fails when it runs is not tried again."""
+
+    def __init__(self, library: Library, key: Hashable, primitives: Any):
+        self.library, self.key, self.primitives = library, key, primitives
+
+    def forward(self, compute: Callable[[], _T]) -> _T:
+        """What `compute` gives inside a session. Raises `Fallback` where oneDNN fails."""
+        try:
+            with self.library.session():
+                return compute()
+        except OneDNNError as error:
+            _refused[self.key] = str(error)
+            raise Fallback(str(error)) from error
+
+    def backward(self, compute: Callable[[], _T], instead: Callable[[], _T], *tensors: Any) -> _T:
+        """The same with nobody behind it to take over: what `instead` gives. `tensors` as for `fell_back`."""
+        try:
+            return self.forward(compute)
+        except Fallback as reason:
+            fell_back(str(reason), *tensors)
+        with self.library.session():  # for what it asks oneDNN to put into Paddle's layout again
+            return instead()
+
+
+def paddles_gradients(
+    function: Callable[..., Any], tensors: Sequence[Any], wants: Sequence[bool], gradient: Any
+) -> list[Any]:
+    """Gradients of the tensors (which may be None) by those of Paddle's own `function`, None where not wanted."""
+    with paddle.enable_grad():
+        copies = [None if t is None else t.detach() for t in tensors]
+        for copy, wanted in zip(copies, wants):
+            if copy is not None:
+                copy.stop_gradient = not wanted
+        function(*copies).backward(gradient)
+    return [copy.grad if wanted else None for copy, wanted in zip(copies, wants)]
 
 
 def saved(ctx: Any, *tensors: paddle.Tensor) -> None:
@@ -47,10 +86,10 @@ class _Function(PyLayer):
     """A convolution in Paddle's graph."""
 
     @staticmethod
-    def forward(ctx: Any, x: Any, weight: Any, bias: Any, convolution: Convolution) -> paddle.Tensor:
-        with convolution.library.session():
-            y, source = convolution.forward(x.data_ptr(), weight.data_ptr(), address(bias))
-        ctx.convolution = convolution
+    def forward(ctx: Any, x: Any, weight: Any, bias: Any, kernel: Kernel) -> paddle.Tensor:
+        addresses = x.data_ptr(), weight.data_ptr(), address(bias)
+        y, source = kernel.forward(lambda: kernel.primitives.forward(*addresses))
+        ctx.kernel = kernel
         ctx.wants = [t is not None and not t.stop_gradient for t in (x, weight, bias)]
         ctx.inputs = 2 if bias is None else 3
         kept = [weight] if ctx.wants[0] else []
@@ -65,9 +104,24 @@ class _Function(PyLayer):
         weight = kept.pop(0) if ctx.wants[0] else None
         source = kept.pop(0) if kept else None
         gradient = gradient if gradient.is_contiguous() else gradient.contiguous()
-        with ctx.convolution.library.session():
-            results = ctx.convolution.backward(gradient.data_ptr(), address(source), address(weight))
+        convolution = ctx.kernel.primitives
+        results = ctx.kernel.backward(
+            lambda: convolution.backward(gradient.data_ptr(), address(source), address(weight)),
+            lambda: _paddles_backward(convolution, gradient, source, weight, ctx.wants),
+            gradient,
+        )
         return tuple(g if wanted else None for g, wanted in zip(results, ctx.wants))[: ctx.inputs]
+
+
+def _paddles_backward(
+    convolution: Convolution, gradient: Any, source: Any, weight: Any, wants: Sequence[bool]
+) -> list[Any]:
+    """The gradients of input, weights and bias by Paddle's kernel; what none of them needs may be None."""
+    shapes = convolution.geometry
+    x = paddle.zeros(shapes.x) if source is None else convolution.restored(source)
+    tensors = x, paddle.zeros(shapes.weight) if weight is None else weight
+    bias = paddle.zeros([shapes.y[1]]) if shapes.bias else None
+    return paddles_gradients(shapes.by_paddle, (*tensors, bias), wants, gradient)
 
 
 def convolve(
@@ -82,30 +136,32 @@ def convolve(
     graph = paddle.is_grad_enabled()
     trained = [graph and t is not None and not t.stop_gradient for t in (x, weight, bias)]
     prepare = lambda c: c.prepare_backward(trained[0], trained[1] or trained[2])  # noqa: E731
-    convolution = cached(library, shapes, lambda: Convolution(library, shapes), prepare)
+    kernel = cached(library, shapes, lambda: Convolution(library, shapes), prepare)
     tensors = [t if t is None or t.is_contiguous() else t.contiguous() for t in (x, weight, bias)]
-    counts[ONEDNN] += 1
     if any(trained):
-        return _Function.apply(*tensors, convolution)
-    with library.session():
-        return convolution.forward(*(address(t) for t in tensors))[0]
+        y = _Function.apply(*tensors, kernel)
+    else:
+        y = kernel.forward(lambda: kernel.primitives.forward(*(address(t) for t in tensors)))[0]
+    counts[ONEDNN] += 1
+    return y
 
 
 def cached(
     library: Library, key: Hashable, make: Callable[[], Any], prepare: Callable[[Any], None] | None = None
-) -> Any:
-    """The value of `key`, made and prepared where it is not. What oneDNN refused once is a `Fallback` from then on."""
+) -> Kernel:
+    """The kernel of `key`, its primitives made and prepared where they are not. What oneDNN refused once, or failed
+    to run, is a `Fallback` from then on."""
     if key in _refused:
         raise Fallback(_refused[key])
     try:
         with library.session():
-            value = _cache.get(key, make)
+            kernel = _cache.get(key, lambda: Kernel(library, key, make()))
             if prepare is not None:
-                prepare(value)
+                prepare(kernel.primitives)
     except OneDNNError as error:
         _refused[key] = str(error)
         raise Fallback(str(error)) from error
-    return value
+    return kernel
 
 
 def fell_back(reason: str, *tensors: Any, instead: str = "Paddle's kernel") -> None:

@@ -20,7 +20,7 @@ import paddle
 from segkit.dist import local_ranks
 from segkit.runtime import ONEDNN, no_onednn, physical_cores
 
-BF16, F32 = 2, 3  # dnnl_data_type_t
+BF16, F32, S32 = 2, 3, 4  # dnnl_data_type_t
 ANY, PLAIN = 1, {1: 2, 4: 5, 5: 6}  # dnnl_format_tag_t: free choice; a, abcd, abcde by number of dimensions
 BLOCKED = {8: 102, 16: 78}  # dnnl_format_tag_t: aBcd8b, aBcd16b
 FORWARD_TRAINING = 64  # dnnl_prop_kind_t

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from typing import Any, Callable, Sequence
 
+import numpy as np
 import paddle
 from paddle.autograd import PyLayer
 
-from segkit.engine.onednn.functional import Fallback, cached, check_tensors, counts
+from segkit.engine.onednn.functional import Fallback, Kernel, cached, check_tensors, counts
 from segkit.engine.onednn.library import (
     BLOCKED,
     DIFF_DST,
@@ -20,6 +21,7 @@ from segkit.engine.onednn.library import (
     FORWARD_TRAINING,
     POOLING_MAX,
     QUERY_WORKSPACE,
+    S32,
     SRC,
     WORKSPACE,
     Library,
@@ -40,7 +42,7 @@ class MaxPooling:
 
     def __init__(self, library: Library, x: tuple[int, ...], y: tuple[int, ...], window: tuple[Sequence[int], ...]):
         """`window`: strides, size, padding before (top, left) and after."""
-        self._shapes = list(x), list(y)
+        self._shapes, self._window = (list(x), list(y)), window
         outer = [Descriptor.of(library, shape, F32) for shape in (x, y)]
         strides, size, before, after = (dims(pair) for pair in window)
         window_dims = strides, size, dims([0, 0]), before, after
@@ -73,6 +75,22 @@ class MaxPooling:
         """The gradient of the input."""
         return self._between(1, 0, gradient, lambda a, b: self._backward.run(b, a, places.data_ptr()))
 
+    def scattered(self, gradient: paddle.Tensor, places: paddle.Tensor) -> paddle.Tensor:
+        """`backward` by numpy: Paddle's kernel wants the input, which nobody has kept."""
+        (n, c, height, width), (*_, rows, columns) = self._shapes
+        within = paddle.empty(self._shapes[1], dtype="int32")
+        plain = Descriptor.of(self._forward.library, self._shapes[1], S32)
+        Reorder(self._forward.library, self._forward.layout(QUERY_WORKSPACE), plain).into(
+            places.data_ptr(), within.data_ptr()
+        )
+        strides, (_, wide), (top, left), _ = self._window
+        down, right = np.divmod(within.numpy(), wide)
+        down += (np.arange(rows) * strides[0] - top)[:, None].astype("int32")
+        right += (np.arange(columns) * strides[1] - left).astype("int32")
+        pixels = np.arange(n * c).reshape(n, c, 1, 1) * (height * width) + down * width + right
+        sums = np.bincount(pixels.ravel(), gradient.numpy().ravel(), n * c * height * width)
+        return paddle.to_tensor(sums.astype("float32").reshape(self._shapes[0]), place=paddle.CPUPlace())
+
     def _between(self, before: int, after: int, tensor: Any, run: Callable[[int, int], None]) -> paddle.Tensor:
         """The tensor that `run` makes from the address of one into that of another, both in oneDNN's layout."""
         result, into, out = paddle.empty(self._shapes[after], dtype="float32"), self._into[before], self._out[after]
@@ -87,18 +105,19 @@ class _Function(PyLayer):
     """A max-pooling in Paddle's graph."""
 
     @staticmethod
-    def forward(ctx: Any, x: Any, library: Library, primitives: MaxPooling) -> paddle.Tensor:
-        ctx.library, ctx.primitives = library, primitives
-        with library.session():
-            y, places = primitives.forward(x)
+    def forward(ctx: Any, x: Any, kernel: Kernel) -> paddle.Tensor:
+        ctx.kernel = kernel
+        y, places = kernel.forward(lambda: kernel.primitives.forward(x))
         ctx.save_for_backward(places)
         return y
 
     @staticmethod
     def backward(ctx: Any, gradient: Any) -> paddle.Tensor:
         gradient = gradient if gradient.is_contiguous() else gradient.contiguous()
-        with ctx.library.session():
-            return ctx.primitives.backward(gradient, ctx.saved_tensor()[0])
+        pooling, arguments = ctx.kernel.primitives, (gradient, ctx.saved_tensor()[0])
+        return ctx.kernel.backward(
+            lambda: pooling.backward(*arguments), lambda: pooling.scattered(*arguments), gradient
+        )
 
 
 def max_pool(library: Library, x: Any, arguments: tuple[Any, ...]) -> Any:
@@ -121,10 +140,11 @@ def max_pool(library: Library, x: Any, arguments: tuple[Any, ...]) -> Any:
         raise Fallback(what + "a window outside the map")
     shapes = tuple(x.shape), (*x.shape[:2], *out)
     window = tuple(stride), tuple(size), tuple(before), tuple(after)
-    primitives = cached(library, ("max", *shapes, *window), lambda: MaxPooling(library, *shapes, window))
+    kernel = cached(library, ("max", *shapes, *window), lambda: MaxPooling(library, *shapes, window))
     x = x if x.is_contiguous() else x.contiguous()
-    counts[MAX_POOLING] += 1
     if paddle.is_grad_enabled() and not x.stop_gradient:
-        return _Function.apply(x, library, primitives)
-    with library.session():
-        return primitives.forward(x)[0]
+        y = _Function.apply(x, kernel)
+    else:
+        y = kernel.forward(lambda: kernel.primitives.forward(x))[0]
+    counts[MAX_POOLING] += 1
+    return y

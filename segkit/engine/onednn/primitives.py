@@ -117,7 +117,8 @@ class Primitive:
         for memory, pointer in zip(self._memories, pointers):
             c.dnnl_memory_set_data_handle(memory, pointer)
         status = c.dnnl_primitive_execute(self._primitive, self._stream, len(self._memories), self._arguments)
-        self.library.check(status, "execution")
+        if status:
+            self.library.check(status, f"execution of {self.library.implementation(self.descriptor)}")
 
 
 class Reorder:

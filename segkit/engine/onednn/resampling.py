@@ -11,7 +11,7 @@ import paddle
 from paddle.autograd import PyLayer
 
 from segkit.engine.onednn.convolution import Convolution, Geometry
-from segkit.engine.onednn.functional import Fallback, cached, check_tensors, counts
+from segkit.engine.onednn.functional import Fallback, Kernel, cached, check_tensors, counts, paddles_gradients
 from segkit.engine.onednn.library import (
     BLOCKED,
     DIFF_DST,
@@ -73,6 +73,13 @@ class Resampling:
         address = self._into[1](gradient, source)
         self._backward.run(target.data_ptr(), address)
         return self._finish(0, target, result)
+
+    def paddles_backward(self, gradient: paddle.Tensor) -> paddle.Tensor:
+        """The same by Paddle's own kernel, which is reached past every hook."""
+        x, y = self._shapes
+        rest = None, None, None, "NCHW", -1, *y[2:], [], "bilinear", False, 0
+        enlarged = lambda x: paddle._C_ops.bilinear_interp(x, *rest)  # noqa: E731
+        return paddles_gradients(enlarged, [paddle.zeros(x)], [True], gradient)[0]
 
     def _tensors(self, before: int, after: int) -> tuple[Any, paddle.Tensor, paddle.Tensor]:
         result = paddle.empty(self._shapes[after], dtype="float32")
@@ -150,16 +157,16 @@ class _Function(PyLayer):
     """An interpolation in Paddle's graph."""
 
     @staticmethod
-    def forward(ctx: Any, x: Any, library: Library, resampling: Resampling) -> paddle.Tensor:
-        ctx.library, ctx.resampling = library, resampling
-        with library.session():
-            return resampling.forward(x.data_ptr())
+    def forward(ctx: Any, x: Any, kernel: Kernel) -> paddle.Tensor:
+        ctx.kernel = kernel
+        return kernel.forward(lambda: kernel.primitives.forward(x.data_ptr()))
 
     @staticmethod
     def backward(ctx: Any, gradient: Any) -> paddle.Tensor:
         gradient = gradient if gradient.is_contiguous() else gradient.contiguous()
-        with ctx.library.session():
-            return ctx.resampling.backward(gradient.data_ptr())
+        resampling = ctx.kernel.primitives
+        compute, instead = resampling.backward, resampling.paddles_backward
+        return ctx.kernel.backward(lambda: compute(gradient.data_ptr()), lambda: instead(gradient), gradient)
 
 
 def interpolate(library: Library, x: Any, arguments: tuple[Any, ...]) -> Any:
@@ -184,10 +191,11 @@ def interpolate(library: Library, x: Any, arguments: tuple[Any, ...]) -> Any:
     shapes = tuple(x.shape), (*x.shape[:2], height, width)
     if max(math.prod(shape) for shape in shapes) < LEAST:
         return None
-    resampling = cached(library, ("bilinear", *shapes), lambda: Resampling(library, *shapes))
+    kernel = cached(library, ("bilinear", *shapes), lambda: Resampling(library, *shapes))
     x = x if x.is_contiguous() else x.contiguous()
-    counts[BILINEAR] += 1
     if paddle.is_grad_enabled() and not x.stop_gradient:
-        return _Function.apply(x, library, resampling)
-    with library.session():
-        return resampling.forward(x.data_ptr())
+        y = _Function.apply(x, kernel)
+    else:
+        y = kernel.forward(lambda: kernel.primitives.forward(x.data_ptr()))
+    counts[BILINEAR] += 1
+    return y
