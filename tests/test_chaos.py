@@ -7,12 +7,14 @@ import re
 import signal
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from segkit import runtime
+from segkit.engine import checkpoint
 from tests.chaos.runs import INTERVAL, VARIANTS, Bench, Kill, differences, draw, outcome, start, trial
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="forks and kills as Linux does")
@@ -69,22 +71,34 @@ def test_a_stop_before_training_prints_no_traceback(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "most, message",
-    [(2_000, r"iter_6: cannot be written \(.*the last whole"), (60_000, r"records\.segkit\.log: not all")],
+    [(0, r"iter_12: cannot be written \(.*the last whole"), (60_000, r"records\.segkit\.log: not all")],
 )
 def test_a_disk_that_fills_up_leaves_what_a_run_can_go_on_from(
     bench: Bench, tmp_path: Path, most: int, message: str
 ) -> None:
-    """No file may grow beyond a limit, as on a full disk: a message; with room again, the run goes on as if nothing
-    had been."""
+    """No file may grow beyond a limit, as on a full disk (0: from the second checkpoint on): a message; with room
+    again, the run goes on from the last checkpoint as if nothing had been."""
     import resource
 
-    def limit() -> None:
+    publish = checkpoint.publish
+
+    def limit() -> None:  # in the run's own process
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
+        if most:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
+        checkpoint.publish = filled
+
+    def filled(folder: Path, write: Callable[[Path], None]) -> None:
+        if not most and folder.name == "iter_12":
+            resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))
+        publish(folder, write)
 
     argv, said = bench.command("momentum", tmp_path / "out"), tmp_path / "said.txt"
     assert start(argv, said, limit).wait() == 2
     text = said.read_text(encoding="utf-8")
     assert "Traceback" not in text and re.search(message, text), text
+    stands = checkpoint.find("auto", tmp_path / "out")
+    assert stands is not None and (most or stands.name == "iter_6")
     assert start([*argv, "--resume_model", "auto"], said).wait() == 0
+    assert f"resumed from {stands}" in said.read_text(encoding="utf-8")
     assert not differences(outcome(bench.reference("momentum")), outcome(tmp_path / "out"))

@@ -5,27 +5,36 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from segkit.cli.main import main
+from segkit.engine import checkpoint
 from segkit.engine.sampler import EpochSampler
 from segkit.engine.weights import load_state
 from tests.tiny import make_data, tiny_config
 
 ROOT = Path(__file__).resolve().parents[1]
+ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1"}
+
+
+def command(ranks: int, folder: Path, *flags: str, tool: str = "train") -> list[str]:
+    start = ["-m", "paddle.distributed.launch", "--nproc_per_node", str(ranks), "--log_dir", str(folder / "ranks")]
+    return [sys.executable, *(start if ranks > 1 else []), str(ROOT / "tools" / f"{tool}.py"), "--device", "cpu",
+            "--num_workers", "0", "--save_dir", str(folder), *flags]  # fmt: skip
 
 
 def launch(ranks: int, folder: Path, *flags: str, tool: str = "train") -> subprocess.CompletedProcess:
-    start = ["-m", "paddle.distributed.launch", "--nproc_per_node", str(ranks), "--log_dir", str(folder / "ranks")]
-    command = [sys.executable, *(start if ranks > 1 else []), str(ROOT / "tools" / f"{tool}.py"), "--device", "cpu",
-               "--num_workers", "0", "--save_dir", str(folder), *flags]  # fmt: skip
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.run(command, capture_output=True, text=True, timeout=180, env=environment, cwd=folder.parent)
+    return subprocess.run(
+        command(ranks, folder, *flags, tool=tool), capture_output=True, text=True, timeout=180, env=ONE_THREAD,
+        cwd=folder.parent,
+    )  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -103,8 +112,30 @@ def test_a_rank_that_fails_ends_all_with_its_message(runs: Path, tmp_path: Path)
     config = tiny_config(data, tmp_path / "c.yml", iters=4)
     done = launch(2, tmp_path / "out", "--config", str(config), "--batch_size", "2")
     assert done.returncode != 0
+    assert f"{bad}: " in done.stdout + done.stderr  # what the launcher prints
     own = (tmp_path / "out" / "ranks" / "workerlog.1").read_text(encoding="utf-8")
     assert f"{bad}: " in own and "segkit: error:" in own and "Traceback" not in own
+
+
+def test_sigterm_stops_two_ranks_with_one_checkpoint(runs: Path, tmp_path: Path) -> None:
+    """They stop at the same iteration, none waits for the other, and the checkpoint is one to go on from."""
+    out, log = tmp_path / "out", tmp_path / "out" / "train.log"
+    flags = ("--config", str(runs / "c.yml"), "--iters", "5000", "--save_interval", "5000", "--log_iters", "2")
+    run = subprocess.Popen(
+        command(2, out, *flags), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=ONE_THREAD, cwd=tmp_path
+    )
+    while run.poll() is None and not (log.is_file() and "iter: 4/" in log.read_text(encoding="utf-8")):
+        time.sleep(0.05)
+    run.send_signal(signal.SIGTERM)
+    said = run.communicate(timeout=60)[0].decode()
+    assert run.returncode, said
+    (last,) = checkpoint.iterations(out)
+    progress = checkpoint.read_progress(last / "trainer.json")
+    assert 4 <= progress.iteration < 5000 and progress.iteration % 2 == 0 and not checkpoint.damaged(last)
+    assert f"stopped at iteration {progress.iteration}. To go on" in log.read_text(encoding="utf-8")
+    for number in range(2):
+        own = (out / "ranks" / f"workerlog.{number}").read_text(encoding="utf-8")
+        assert "Traceback" not in own, own
 
 
 def test_two_ranks_share_the_photos_of_predict(runs: Path) -> None:

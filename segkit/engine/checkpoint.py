@@ -9,7 +9,7 @@ import re
 import shutil
 import warnings
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ import paddle
 
 from segkit.config import Config
 from segkit.dist import is_main
-from segkit.engine.weights import load_objects, load_weights, save_state
+from segkit.engine.weights import load_objects, load_weights, not_finite, save_state
 from segkit.errors import InputError
 from segkit.io import write_bytes_atomic
 from segkit.log import logger
@@ -76,6 +76,7 @@ def publish(folder: Path, write: Callable[[Path], None]) -> None:
         for path in beside.iterdir():
             _sync(path)
         _sync(beside)
+        _swap(beside, folder)
     except (OSError, InputError) as error:
         shutil.rmtree(beside, ignore_errors=True)
         cause = error.__cause__ if isinstance(error, InputError) else error
@@ -88,11 +89,20 @@ def publish(folder: Path, write: Callable[[Path], None]) -> None:
     except BaseException:
         shutil.rmtree(beside, ignore_errors=True)
         raise
+
+
+def _swap(beside: Path, folder: Path) -> None:
+    """Give `beside` the name of `folder`, whose old content goes; where that fails it stays."""
     old = folder.with_name(f".{folder.name}.old")
     if folder.exists():
         shutil.rmtree(old, ignore_errors=True)
         folder.rename(old)
-    beside.rename(folder)
+    try:
+        beside.rename(folder)
+    except OSError:
+        if old.exists():
+            old.rename(folder)
+        raise
     _sync(folder.parent)
     shutil.rmtree(old, ignore_errors=True)
 
@@ -151,10 +161,19 @@ class Checkpointer:
         return self.save_dir / f"iter_{iteration}"
 
     def save(self, state: TrainState, progress: Progress) -> Path:
-        """Write `iter_N` for where `progress` stands and delete the oldest beyond `keep`."""
+        """Write `iter_N` for where `progress` stands and delete the oldest beyond `keep`. Errors: weights that are not
+        finite, no room."""
         folder = self.folder(progress.iteration)
         if not is_main():
             return folder
+        bad = not_finite(state.model)
+        if bad:  # of a finite loss whose gradients are not
+            raise InputError(
+                f"{folder}: not written: not finite after iteration {progress.iteration}: {bad}. Lower the learning "
+                "rate, or add warmup_iters or grad_clip"
+                + "".join(f", and go on with --resume_model {last}" for last in iterations(self.save_dir)[-1:])
+                + "."
+            )
 
         def write(path: Path) -> None:
             save_state(state.model.state_dict(), path / WEIGHTS)
@@ -325,31 +344,42 @@ def _flat(state: dict[str, Any]) -> dict[str, Any]:
     return {**arrays, **{_MASTER + key: value for key, value in state.get("master_weights", {}).items()}}
 
 
-def _moved(save_dir: Path, paths: list[Path]) -> Path:
-    """The new folder `previous_N` that `paths` have gone into."""
+def _new_previous(save_dir: Path) -> Path:
+    """The folder `previous_N`, newly made."""
     number = 1
     while (save_dir / f"previous_{number}").exists():
         number += 1
     target = save_dir / f"previous_{number}"
     target.mkdir()
-    for path in paths:
-        path.rename(target / path.name)
     return target
 
 
+def _move(paths: Iterable[Path], target: Path) -> None:
+    for path in paths:
+        path.rename(target / path.name)
+
+
 def go_on_from(resume: Path, iteration: int, save_dir: Path) -> None:
-    """Before a run that goes on from `resume`: checkpoints of `save_dir` beyond that iteration are of another course
-    and go into `previous_N`; the best model comes along into a new folder."""
+    """Before a run that goes on from `resume`: what is of another course goes into `previous_N`. In the run's own
+    folder these are the checkpoints beyond that iteration, with a copy of the best model, which may be theirs; in
+    another one it is all that is there, and the best model comes along."""
     if not is_main():
+        return
+    best = save_dir / "best_model"
+    if resume.resolve().parent != save_dir.resolve():
+        move_aside(save_dir)
+        own = resume.resolve().parent / best.name
+        if own.is_dir():
+            publish(best, lambda path: shutil.copytree(own, path, dirs_exist_ok=True))
         return
     newer = [path for path in save_dir.glob("iter_*") if re.fullmatch(r"iter_\d+", path.name)
              and int(path.name[5:]) > iteration]  # fmt: skip
     if newer:
-        target = _moved(save_dir, newer)
+        target = _new_previous(save_dir)
+        if best.is_dir():
+            publish(target / best.name, lambda path: shutil.copytree(best, path, dirs_exist_ok=True))
+        _move(newer, target)
         logger.info("%s: checkpoints beyond iteration %d are moved to %s", save_dir, iteration, target)
-    best = resume.resolve().parent / "best_model"
-    if best.is_dir() and not (save_dir / best.name).exists():
-        publish(save_dir / best.name, lambda path: shutil.copytree(best, path, dirs_exist_ok=True))
 
 
 def move_aside(save_dir: Path) -> None:
@@ -358,5 +388,6 @@ def move_aside(save_dir: Path) -> None:
     if not weights or not is_main():
         return
     records = (path for pattern in _RECORDS for path in save_dir.glob(pattern))
-    target = _moved(save_dir, [*weights, *records])
+    target = _new_previous(save_dir)
+    _move([*weights, *records], target)
     logger.info("%s held an earlier run: moved to %s. (To go on from it: --resume_model %s.)", save_dir, target, target)

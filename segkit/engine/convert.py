@@ -32,6 +32,11 @@ def require_converters(formats: tuple[str, ...]) -> None:
             f"pip install {' '.join(packages)}. "
             "(paddle2onnx has no wheel for Python 3.13 yet.)"
         )
+    if wanted and int(version("paddle2onnx").split(".")[0]) < 2:
+        raise InputError(
+            f"--format {wanted[-1]}: paddle2onnx does not know the models of Paddle 3 (got {version('paddle2onnx')}, "
+            "expected 2.0 or newer). pip install -U 'paddle2onnx>=2.0'."
+        )
 
 
 def to_onnx(folder: Path) -> None:

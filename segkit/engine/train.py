@@ -28,8 +28,10 @@ from segkit.engine.ema import WeightAverage
 from segkit.engine.freeze import freeze
 from segkit.engine.loader import TrainLoader, train_loader
 from segkit.engine.loss import total_loss
+from segkit.engine.loss_scaler import LossScaler
 from segkit.engine.memory import tune_by_step
 from segkit.engine.onednn import convolutions
+from segkit.engine.run_lock import only_run_in
 from segkit.engine.start import load_pretrained, say_start
 from segkit.engine.stop import Stopped, StopRequest
 from segkit.engine.sync_batch_norm import synchronise
@@ -65,7 +67,7 @@ def train(cfg: Config, options: TrainOptions | None = None) -> paddle.nn.Layer:
     with ExitStack() as stack:
         # The optimizer's state is kept under parameter names: a name space of its own makes them the same in every run.
         stack.enter_context(paddle.utils.unique_name.guard())
-        run = prepare(cfg, options or TrainOptions())
+        run = prepare(cfg, options or TrainOptions(), stack)
         stop = stack.enter_context(StopRequest())
         log = open_log(run, stack)
         compiled = run.cfg.to_static_training
@@ -91,8 +93,9 @@ def train(cfg: Config, options: TrainOptions | None = None) -> paddle.nn.Layer:
     return finish(run)
 
 
-def prepare(cfg: Config, options: TrainOptions) -> Run:
-    """Check everything that can be checked, build, and put a checkpoint back if one is to be resumed."""
+def prepare(cfg: Config, options: TrainOptions, stack: ExitStack) -> Run:
+    """Check everything that can be checked, build, and put a checkpoint back if one is to be resumed. `save_dir` is
+    kept for this run until `stack` is closed."""
     cfg = settings.with_flags(cfg, options)
     options = settings.settle(options, cfg)
     shown = wanted(options) if is_main() else []
@@ -102,6 +105,7 @@ def prepare(cfg: Config, options: TrainOptions) -> Run:
     accelerate.check_cinn(options.cinn, cfg.to_static_training, device)
     save_dir = Path(options.save_dir)
     io.prepare_folder(save_dir)
+    stack.enter_context(only_run_in(save_dir))
     checkpoint.tidy(save_dir)
     resume = checkpoint.find(options.resume_model, save_dir) if options.resume_model else None
     info = build.data_info(cfg)
@@ -165,7 +169,7 @@ class Step:
             self.forward = accelerate.compiled(self.forward, options.cinn)
         if world_size() > 1:
             self.forward = paddle.DataParallel(self.forward)
-        self.scaler = paddle.amp.GradScaler(init_loss_scaling=2.0**15) if options.precision == "fp16" else None
+        self.scaler = LossScaler(init_loss_scaling=2.0**15) if options.precision == "fp16" else None
         self.search = accelerate.Search(device, options.deterministic)
         self._bad: Any = None
         self._paths: list[str] = []
@@ -183,7 +187,7 @@ class Step:
     def restore(self, progress: Progress) -> None:
         """Put back the loss scale of a resumed run."""
         if self.scaler is not None and progress.scaler:
-            self.scaler.load_state_dict({key: np.asarray(value) for key, value in progress.scaler.items()})
+            self.scaler.load_state_dict(progress.scaler)
 
     def __call__(self, batches: list[dict[str, Any]], iteration: int, log: TrainLog) -> dict[str, paddle.Tensor]:
         """Train on these batches; the losses stay on the device."""

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from segkit.dist import is_main, world_size
+from segkit.errors import InputError
 from segkit.io import write_bytes_atomic
 from segkit.log import log_to_file, logger, stop_file, talks
 from segkit.terminal import is_terminal
@@ -100,10 +101,17 @@ class TrainLog:
         return row
 
     def write(self, kind: str, iteration: int, row: dict[str, Any]) -> None:
-        """Append one line to metrics.jsonl."""
-        if is_main():
+        """Append one line to metrics.jsonl. Errors: it cannot be written."""
+        if not is_main():
+            return
+        try:
             with self.jsonl.open("a", encoding="utf-8") as file:
                 file.write(json.dumps({"kind": kind, "iter": iteration, **row}) + "\n")
+        except OSError as error:
+            raise InputError(
+                f"{self.jsonl}: cannot be written ({error.strerror or error}). Free space or make it writable; then go "
+                "on with --resume_model auto."
+            ) from error
 
     def close(self) -> None:
         """End the bar and the log file."""

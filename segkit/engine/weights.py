@@ -266,3 +266,9 @@ def _plain(value: Any) -> Any:
     if isinstance(value, paddle.Tensor):
         return value.numpy()
     return {key: _plain(item) for key, item in value.items()} if isinstance(value, Mapping) else value
+
+
+def not_finite(model: paddle.nn.Layer) -> str:
+    """`a.weight, b.weight`: parameters with an infinity or NaN in them, the first three; empty where there is none."""
+    bad = [name for name, value in model.named_parameters() if not bool(paddle.isfinite(value).all())]
+    return ", ".join(bad[:3]) + (f" and {len(bad) - 3} more" if len(bad) > 3 else "")
