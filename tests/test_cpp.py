@@ -128,6 +128,9 @@ def test_mistakes_are_told(program, tiny, tmp_path):
     assert "--precision: got int4, expected fp32 or bf16" in said(*good, "--precision", "int4")
     assert "nowhere: there is no such file" in said("--config", "nowhere", *good[2:])
     assert "nowhere: there is no such file or folder" in said("--config", folder, "--image_path", "nowhere")
+    before = (tmp_path / "good.png").read_bytes()
+    assert "would overwrite this photo. Choose another --save_dir" in said(*good[:4], "--save_dir", tmp_path)
+    assert (tmp_path / "good.png").read_bytes() == before
     assert "cut.jpg: not a readable image" in said("--config", folder, "--image_path", tmp_path / "cut.jpg", *good[4:])
     text = said("--config", folder, "--image_path", tmp_path / "photos", *good[4:])
     assert text.startswith("1 of 2 photos could not be segmented, the others are done:") and "bad.jpg" in text

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -318,3 +319,27 @@ def test_an_iterator_is_read_in_a_thread_of_its_own():
 
     assert list(stages.ahead(items())) == list(range(20))
     assert threading.main_thread() not in threads
+
+
+def test_no_result_replaces_an_input(tiny, tmp_path, capsys):
+    """Whatever leads to it: the photo's own folder, a link to it, an overlay, a list, predict's masks."""
+    for name in ("mask/a.png", "added_prediction/a.png", "b.bmp"):
+        io.write_png(tmp_path / "in" / f"{name}.png", photo(20, 30))
+        (tmp_path / "in" / f"{name}.png").rename(tmp_path / "in" / name)
+    (tmp_path / "link").symlink_to(tmp_path / "in")
+    (tmp_path / "list.txt").write_text("in/b.bmp\nin/mask/a.png\nin/gone.png\n")
+    before = {path: path.read_bytes() for path in (tmp_path / "in").rglob("*.*")}
+    exported, predict = ("infer", "--config", tiny.parent / "exported"), ("predict", "--model_path", tiny)
+    for command, images, save_dir in (
+        (exported, "in/mask/a.png", "in/mask"),
+        (exported, "in", "link"),
+        (exported, "in/added_prediction", "in"),
+        (exported, "list.txt", ""),
+        (predict, "in/mask", "link"),
+    ):
+        assert run(*command, "--image_path", tmp_path / images, "--save_dir", tmp_path / save_dir) == 2
+        assert re.search(
+            r"a\.png: the result of \S+ would overwrite this input. Choose another --save_dir", capsys.readouterr().err
+        )
+        assert {path: path.read_bytes() for path in (tmp_path / "in").rglob("*.*")} == before
+    assert run(*exported, "--image_path", tmp_path / "in" / "b.bmp", "--save_dir", tmp_path / "in") == 0

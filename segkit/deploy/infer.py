@@ -65,7 +65,7 @@ def infer(options: InferOptions) -> dict[str, Any]:
     windows = windows_of(options.crop_size, options.stride) if options.is_slide else None
     spec = DeploySpec.load(options.config)
     pictures.check(options, spec.multilabel)
-    items = collect(options.image_path, options.save_dir)
+    items = collect(options.image_path, options.save_dir, ("", OVERLAYS, pictures.FIGURES))
     backend = open_backend(spec, options, _tuning_inputs(spec, items, options, windows))
     model = segmenter(spec, backend, windows)
     io.prepare_folder(Path(options.save_dir))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import itertools
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from segkit.io import IMAGE_SUFFIXES
 from segkit.log import warn_once
 
 _STREAMS = ("rtsp://", "rtmp://", "udp://", "http://", "https://")
+_RESULTS = (".png", ".tif", ".mp4")
 VIDEOS = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".flv")
 
 
@@ -31,10 +33,10 @@ class Item:
         return self.is_camera or self.path.lower().endswith(VIDEOS)
 
 
-def collect(image_path: str | None, save_dir: str | os.PathLike[str]) -> list[Item]:
+def collect(image_path: str | None, save_dir: str | os.PathLike[str], folders: Iterable[str] = ("",)) -> list[Item]:
     """The inputs that a file, a folder (with its sub-folders), a glob or a .txt list (one path a line, relative
     to the list) names, or the camera of a number or URL, each once. What lies in `save_dir` is left out of folders:
-    those are earlier results."""
+    those are earlier results. `InputError` where a result in one of its `folders` would replace an input."""
     if not image_path:
         raise InputError("--image_path is missing. Give a photo, a folder, a glob, a .txt list or a video.")
     if image_path.isdecimal() and not os.path.exists(image_path):
@@ -58,7 +60,27 @@ def collect(image_path: str | None, save_dir: str | os.PathLike[str]) -> list[It
         if not paths:
             matched = "no photo matches" if glob.has_magic(image_path) else "there is no such file or folder"
             raise InputError(f"{image_path}: {matched} (working directory: {os.getcwd()}). Mend --image_path.")
-    return _named(root, paths)
+    items = _named(root, paths)
+    _spare(items, [os.path.join(save_dir, folder) for folder in folders])
+    return items
+
+
+def _spare(items: list[Item], folders: list[str]) -> None:
+    """`InputError` where the result of one item would take the place of another, or of itself."""
+    inputs = {_file(item.path): item.path for item in items if os.path.lexists(item.path)}
+    for item, folder, suffix in itertools.product(items, folders, _RESULTS):
+        result = os.path.join(folder, item.name + suffix)
+        if os.path.lexists(result) and _file(result) in inputs:
+            raise InputError(
+                f"{inputs[_file(result)]}: the result of {item.path} would overwrite this input. Choose another "
+                "--save_dir."
+            )
+
+
+def _file(path: str) -> tuple[int, int]:
+    """Device and number of a file, or of a link itself: alike however its path is written."""
+    found = os.lstat(path)
+    return found.st_dev, found.st_ino
 
 
 def _walk(folder: str, skip: str, suffixes: tuple[str, ...]) -> list[str]:

@@ -22,6 +22,7 @@ from segkit.options import PredictOptions
 from segkit.palette import parse_custom_color
 
 OVERLAYS, COLOURS, MASKS, PROBABILITIES = "added_prediction", "pseudo_color_prediction", "mask", "prob"
+_FOLDERS = (OVERLAYS, COLOURS, MASKS, pictures.FIGURES)
 
 
 def predict(model: Segmenter, options: PredictOptions) -> dict[str, Any]:
@@ -34,7 +35,7 @@ def predict(model: Segmenter, options: PredictOptions) -> dict[str, Any]:
     named in an `InputError` at the end, when all others are done.
     """
     pictures.check(options, model.multilabel)
-    items = collect(options.image_path, options.save_dir)
+    items = collect(options.image_path, options.save_dir, _FOLDERS)
     with held(model) as pixels:
 
         def group(photos: Iterable[Loaded]) -> Iterator[list[Loaded]]:
@@ -68,7 +69,7 @@ def check(options: PredictOptions, num_classes: int) -> None:
     pictures.check(options)
     if options.custom_color is not None:
         parse_custom_color(options.custom_color, num_classes)
-    collect(options.image_path, options.save_dir)
+    collect(options.image_path, options.save_dir, _FOLDERS)
 
 
 class _Writer:

@@ -176,3 +176,17 @@ std::vector<Photo> find_photos(const fs::path& path, const fs::path& save_dir) {
   name_apart(photos);
   return photos;
 }
+
+fs::path mask_path(const fs::path& save_dir, const Photo& photo) { return save_dir / (photo.name.string() + ".png"); }
+
+void check_spared(const std::vector<Photo>& photos, const fs::path& save_dir) {
+  std::set<fs::path> inputs;
+  for (const Photo& photo : photos) inputs.insert(fs::weakly_canonical(photo.path));
+  for (const Photo& photo : photos) {
+    const fs::path mask = fs::weakly_canonical(mask_path(save_dir, photo));
+    if (inputs.count(mask) > 0) {
+      throw InputError(mask.string() + ": the mask of " + photo.path.string() +
+                       " would overwrite this photo. Choose another --save_dir.");
+    }
+  }
+}

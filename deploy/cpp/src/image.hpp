@@ -17,3 +17,9 @@ struct Photo {
   std::filesystem::path path, name;
 };
 std::vector<Photo> find_photos(const std::filesystem::path& path, const std::filesystem::path& save_dir);
+
+/// The file of a photo's mask.
+std::filesystem::path mask_path(const std::filesystem::path& save_dir, const Photo& photo);
+
+/// InputError where a mask would take the place of one of `photos`.
+void check_spared(const std::vector<Photo>& photos, const std::filesystem::path& save_dir);

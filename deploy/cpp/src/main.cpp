@@ -47,6 +47,7 @@ void run(const Flags& flags) {
   const DeploySpec spec = DeploySpec::load(flags.at("config"));
   const std::filesystem::path folder = flags.at("save_dir");
   const auto photos = find_photos(flags.at("image_path"), folder);
+  check_spared(photos, folder);
   Network network(spec, threads_of(flags.at("cpu_threads")), flags.at("precision"));
   std::string failed;
   size_t done = 0;
@@ -57,7 +58,7 @@ void run(const Flags& flags) {
       const auto start = std::chrono::steady_clock::now();
       const cv::Mat mask = network.segment(image);
       seconds += std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-      write_mask(folder / (photo.name.string() + ".png"), mask, spec.palette);
+      write_mask(mask_path(folder, photo), mask, spec.palette);
       ++done;
     } catch (const std::exception& error) {
       const std::string text = error.what(), path = photo.path.string();
