@@ -221,7 +221,9 @@ class InferOptions(EngineOptions, PictureOptions):
     print_detail: bool = option(True, "print what is done")
     benchmark: bool = option(False, "print a table of latencies, throughput, memory and what bounds the run")
     added: bool = option(False, "also write overlays to added_prediction/, of a video or camera as .mp4")
-    is_slide: bool = option(False, "sliding window, for big photos")
+    is_slide: Optional[bool] = option(
+        None, "sliding window, for big photos; default: as test_config said when the model was exported"
+    )
     crop_size: Optional[list[int]] = option(None, "window width and height", nargs=2, metavar=("W", "H"))
     stride: Optional[list[int]] = option(
         None, "window step to the right and down; default: two thirds of it", nargs=2, metavar=("W", "H")

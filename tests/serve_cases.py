@@ -20,6 +20,7 @@ from segkit.deploy.serve.limits import Limits
 from segkit.deploy.serve.metrics import Metrics
 from segkit.deploy.serve.model import ServedModel
 from segkit.deploy.spec import DeploySpec
+from segkit.deploy.windows import windows_as
 from segkit.options import InferOptions, ServeOptions
 from tests.tiny_model import PLAIN, make_all, run
 
@@ -28,13 +29,15 @@ PNG = {"content-type": "image/png"}
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
-    """Two exported folders: of a fixed size and of any."""
+    """Three exported folders: of a fixed size, of any, and of any in windows."""
     folder = make_all(tmp_path_factory.mktemp("tiny"))
     fixed, free = folder.parent / "fixed", folder.parent / "any_size"
     assert run("export", "--model_path", folder, "--save_dir", fixed) == 0
     opts = ("--opts", f"val_dataset.transforms={json.dumps(PLAIN)}")
     assert run("export", "--model_path", folder, "--save_dir", free, *opts) == 0
-    return {"fixed": fixed, "free": free}
+    slide = ("test_config.is_slide=true", "test_config.crop_size=[64,48]")
+    assert run("export", "--model_path", folder, "--save_dir", folder.parent / "windows", *opts, *slide) == 0
+    return {"fixed": fixed, "free": free, "windows": folder.parent / "windows"}
 
 
 def make_service(folders, queue=256, **changed):
@@ -66,7 +69,7 @@ def model(folders):
 
 def without_server(folder):
     spec = DeploySpec.load(folder)
-    return segmenter(spec, open_backend(spec, InferOptions(config=str(folder))))
+    return segmenter(spec, open_backend(spec, InferOptions()), windows_as(InferOptions(), spec.test_config))
 
 
 def png(image):

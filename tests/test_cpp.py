@@ -141,6 +141,7 @@ def test_mistakes_are_told(program, tiny, tmp_path):
     assert "the model takes 48 rows and 64 columns, but the transforms give 60 and 80" in changed(transforms=PLAIN)
     assert f"{tmp_path / 'good.png'}: {tmp_path}" in changed(transforms=PLAIN)
     assert f"{tmp_path / 'good.png'}: " in changed(img_channels=1, transforms=RESIZE[:1])  # OpenVINO's own words
+    assert "Deploy.test_config: sliding windows are not" in changed(test_config={"is_slide": True, "crop_size": 64})
     assert "Deploy.multilabel is not done by this program" in changed(multilabel=True)
     assert "Deploy.scores_are is not done by this program (got distances)" in changed(scores_are="distances")
     assert "Deploy.openvino names gone.xml, which is not in" in changed(openvino="gone.xml")

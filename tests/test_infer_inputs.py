@@ -20,6 +20,7 @@ from segkit.data.shapes import draw_shapes
 from segkit.deploy import stages, video
 from segkit.deploy.inputs import collect
 from segkit.deploy.pipeline import Segmenter
+from segkit.deploy.spec import DeploySpec
 from segkit.deploy.windows import Windows
 from segkit.engine.segmenter import load
 from segkit.polygons import outlines, write_labelme
@@ -343,3 +344,57 @@ def test_no_result_replaces_an_input(tiny, tmp_path, capsys):
         )
         assert {path: path.read_bytes() for path in (tmp_path / "in").rglob("*.*")} == before
     assert run(*exported, "--image_path", tmp_path / "in" / "b.bmp", "--save_dir", tmp_path / "in") == 0
+
+
+@pytest.fixture(scope="module")
+def sliding(tiny):
+    """The same weights exported with windows in the config: as they are, and with photos in."""
+    config = ("--opts", "test_config.is_slide=true", "test_config.crop_size=[64,48]", "test_config.stride=[40,30]")
+    for name, fold in (("sliding", ()), ("folded", ("--fold_preprocess",))):
+        assert run("export", "--model_path", tiny, "--save_dir", tiny.parent / name, *fold, *config) == 0
+    return tiny.parent
+
+
+def test_an_export_keeps_the_windows_of_its_config(sliding, predict, tmp_path):
+    """infer, predict, load and val slide as predict does with the weights; flags count more."""
+    image = tmp_path / "a.png"
+    io.write_png(image, photo(150, 190))
+    assert predict(image, "--is_slide", "--crop_size", 64, 48, "--stride", 40, 30) == 0
+    expected = pixels(tmp_path / "predicted" / "mask" / "a.png")
+    infer = ("infer", "--enable_mkldnn", "False", "--image_path", image, "--save_dir", tmp_path / "out", "--config")
+    for name, least in (("sliding", 1.0), ("folded", 0.999)):
+        assert run(*infer, sliding / name) == 0
+        assert (pixels(tmp_path / "out" / "a.png") == expected).mean() >= least
+    folder = sliding / "sliding"
+    assert run("predict", "--model_path", folder, "--no_onednn", *infer[3:6], tmp_path / "p") == 0
+    np.testing.assert_array_equal(pixels(tmp_path / "p" / "mask" / "a.png"), expected)
+    assert (load(folder, "cpu").predict(image) == expected).mean() >= 0.999
+    assert run(*infer, folder, "--is_slide", "False") == 0
+    whole = pixels(tmp_path / "out" / "a.png")
+    assert (whole != expected).any()
+    assert run(*infer, sliding / "exported") == 0
+    np.testing.assert_array_equal(pixels(tmp_path / "out" / "a.png"), whole)
+
+
+def test_an_export_of_classes_cannot_keep_windows(tiny, tmp_path, capsys):
+    config = ("--opts", "test_config.is_slide=true", "test_config.crop_size=[64,48]", "test_config.aug_pred=true")
+    flags = ("--output_op", "argmax", "--save_dir", tmp_path / "argmax")
+    assert run("export", "--model_path", tiny, *flags, *config) == 0
+    said = capsys.readouterr().err
+    assert "windows average scores, which --output_op argmax does not keep" in said
+    assert "test_config.aug_pred: an exported model is applied once" in said
+    assert DeploySpec.load(tmp_path / "argmax").test_config is None
+
+
+def test_a_graph_of_one_size_for_windows(tiny, tmp_path, capsys):
+    """Checked on the first windows of photos that are larger."""
+    io.write_png(tmp_path / "a.png", photo(90, 100))
+    flags = ("export", "--model_path", tiny, "--save_dir", tmp_path / "fixed", "--input_shape", 1, 3, 48, 48)
+    assert run(*flags) == 2
+    assert "test_config.is_slide=true test_config.crop_size=[48,48]" in capsys.readouterr().err
+    windows = ("--opts", "test_config.is_slide=true", "test_config.crop_size=[48,48]")
+    assert run(*flags, *windows) == 0
+    images = ("--image_path", tmp_path / "a.png", "--save_dir")
+    assert run("infer", "--config", tmp_path / "fixed", "--enable_mkldnn", "False", *images, tmp_path / "out") == 0
+    assert run("predict", "--model_path", tiny, "--no_onednn", *images, tmp_path / "p", *windows) == 0
+    np.testing.assert_array_equal(pixels(tmp_path / "out" / "a.png"), pixels(tmp_path / "p" / "mask" / "a.png"))

@@ -29,7 +29,7 @@ model = serve_cases.model
 # -- what comes out
 
 
-@pytest.mark.parametrize("name", ["fixed", "free"])
+@pytest.mark.parametrize("name", ["fixed", "free", "windows"])
 def test_masks_are_those_of_infer(client, folders, shared, name):
     photos = sorted((shared / "data" / "cats8" / "images").iterdir(), key=lambda path: np.prod(io.image_size(path)))
     expected = without_server(folders[name]).predict(photos[0])

@@ -135,6 +135,7 @@ def test_masks_are_those_of_the_toolkit(tmp_path):
     [
         ({"onnx": None}, "this folder holds no ONNX model. Export it with --format onnx"),
         ({"multilabel": True}, "several labels a pixel"),
+        ({"test_config": {"is_slide": True, "crop_size": 64}}, "sliding windows"),
         ({"scores_are": "distances"}, "scores that are distances are not read here"),
         ({"img_channels": 5}, "photos of 1 or 3 channels (got img_channels: 5)"),
         ({"nodata": -1}, "photos with missing data (nodata: -1)"),

@@ -68,6 +68,10 @@ def load_spec(config: str) -> DeploySpec:
         (spec.onnx is None, "this folder holds no ONNX model. Export it with --format onnx (or all)"),
         (spec.input_dtype != "float32", "normalisation is in the graph. Export the model without --fold_preprocess"),
         (spec.scores_are != "logits", f"its scores are {spec.scores_are} (expected logits). Use infer.py"),
+        (
+            bool((spec.test_config or {}).get("is_slide")),
+            "it is applied in sliding windows. Export it with --opts test_config.is_slide=false",
+        ),
         (spec.output_op != "none", f"the graph ends in {spec.output_op}. Export the model with --output_op none"),
     ]
     for bad, text in wrong:

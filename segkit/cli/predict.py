@@ -24,16 +24,15 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     require_paddle()
     options = options_from(args, PredictOptions)
     from segkit.engine import predict, segmenter
-    from segkit.engine.apply import test_time, windows_alone
+    from segkit.engine.apply import test_time
 
     exported = segmenter.is_exported(args.model_path)
     segmenter.check_backend(options, exported)
     if exported:
         _say_idle(args)
-        windows = windows_alone(test_time(options))
         predict.check(options, len(DeploySpec.load(args.model_path).classes))
         device = segmenter.set_up(options)
-        return predict.predict(segmenter.load_exported(args.model_path, device, options, windows), options)
+        return predict.predict(segmenter.load_exported(args.model_path, device, options), options)
     cfg = config_from(args)
     test_time(options, cfg.test_config)
     predict.check(options, data_info(cfg).num_classes)

@@ -21,7 +21,7 @@ from segkit.deploy.outputs import full_palette, write_mask
 from segkit.deploy.pipeline import Photo, Segmenter
 from segkit.deploy.spec import DeploySpec
 from segkit.deploy.stages import WRITERS, Loaded, Stages, batched, check_failed
-from segkit.deploy.windows import Windows, windows_of
+from segkit.deploy.windows import Windows, windows_as
 from segkit.errors import InputError
 from segkit.log import logger
 from segkit.options import InferOptions, check_idle
@@ -59,11 +59,10 @@ def infer(options: InferOptions) -> dict[str, Any]:
     """
     if options.batch_size < 1:
         raise InputError(f"--batch_size: got {options.batch_size}, expected at least 1.")
-    check_idle(options, "is_slide", options.is_slide, ("crop_size", "stride"))
     check_idle(options, "added", options.added or options.figures is not None, ("style", "opacity"))
     check_idle(options, "added", options.added, ("legend",))
-    windows = windows_of(options.crop_size, options.stride) if options.is_slide else None
     spec = DeploySpec.load(options.config)
+    windows = windows_as(options, spec.test_config)
     pictures.check(options, spec.multilabel)
     items = collect(options.image_path, options.save_dir, ("", OVERLAYS, pictures.FIGURES))
     backend = open_backend(spec, options, _tuning_inputs(spec, items, options, windows))

@@ -11,6 +11,7 @@ import yaml
 
 from segkit.build import build
 from segkit.config.signature import fields_of
+from segkit.deploy.windows import KEYS
 from segkit.errors import InputError
 from segkit.postprocess import ScoresAre
 from segkit.registry import TRANSFORMS, nearest
@@ -31,7 +32,8 @@ class DeploySpec:
     NHWC where normalisation is in the graph. `precision`: fp32, or int8 of a quantized graph. `output_op`: what the
     graph ends in: none (scores), softmax (probabilities; a sigmoid with one channel or several labels a pixel) or
     argmax (class numbers). `scores_are`: what the model's own scores are, see `segkit.postprocess`. `palette`: RGB a
-    class. `num_classes` and what follows are absent in PaddleSeg's own files.
+    class. `test_config`: the sliding windows `is_slide`, `crop_size`, `stride` of the config that it was exported with.
+    `num_classes` and what follows are absent in PaddleSeg's own files.
     """
 
     folder: Path
@@ -54,6 +56,7 @@ class DeploySpec:
     multilabel: bool = False
     nodata: Optional[float] = None
     scores_are: ScoresAre = "logits"
+    test_config: Optional[dict[str, Any]] = None
 
     @property
     def path(self) -> Path:
@@ -64,7 +67,7 @@ class DeploySpec:
         """The file's text."""
         names = ("input_shape", "input_dtype", "input_layout", "precision", "output_op", "output_dtype", "num_classes",
                  "scores_are", "classes", "palette", "img_channels", "threshold", "multilabel", "nodata",
-                 "transforms")  # fmt: skip
+                 "test_config", "transforms")  # fmt: skip
         content = {name: getattr(self, name) for name in _FILES if getattr(self, name) is not None}
         content.update({name: getattr(self, name) for name in names})
         return yaml.safe_dump(
@@ -142,6 +145,10 @@ _KINDS = {
     "img_channels": (lambda value: isinstance(value, int) and value > 0, "an integer above 0"),
     "threshold": (_is_number, "a number from 0 to 1"),
     "multilabel": (lambda value: isinstance(value, bool), "true or false"),
+    "test_config": (
+        lambda value: isinstance(value, dict) and value.keys() <= set(KEYS),
+        f"a mapping of {', '.join(KEYS)}",
+    ),
     "nodata": (lambda value: isinstance(value, (int, float)) and not isinstance(value, bool), "a number"),
 }
 

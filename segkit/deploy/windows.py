@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Optional
 
 import numpy as np
 
 from segkit.errors import InputError
+from segkit.options import check_idle
 from segkit.transforms import late
 
+KEYS = ("is_slide", "crop_size", "stride")  # of test_config and of the flags
 # Windows go through the engine together up to so many, and up to so many pixels.
 _AT_ONCE, _PIXELS = 16, 2**20
 
@@ -21,6 +23,16 @@ class Windows:
 
     size: tuple[int, int]
     stride: tuple[int, int]
+
+
+def windows_as(options: Any, test_config: Optional[Mapping[str, Any]] = None) -> Optional[Windows]:
+    """The flags `is_slide`, `crop_size` and `stride` over those of `test_config`, checked; None without windows."""
+    config = test_config or {}
+    slide, crop_size, stride = (
+        config.get(name) if getattr(options, name) is None else getattr(options, name) for name in KEYS
+    )
+    check_idle(options, "is_slide", bool(slide), ("crop_size", "stride"))
+    return windows_of(crop_size, stride) if slide else None
 
 
 def windows_of(crop_size: Any, stride: Any) -> Windows:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Optional
 
 import numpy as np
 import paddle
@@ -13,8 +14,9 @@ from segkit.config import Config
 from segkit.deploy import infer
 from segkit.deploy.backends import open_backend
 from segkit.deploy.backends.choice import COMPARED, MIN_AGREEMENT, made_up_photo
-from segkit.deploy.pipeline import Photo, Segmenter
+from segkit.deploy.pipeline import Image, Photo, Segmenter, mask_of
 from segkit.deploy.spec import DeploySpec
+from segkit.deploy.windows import Windows, windows_as
 from segkit.engine import apply
 from segkit.errors import InputError
 from segkit.log import logger
@@ -23,36 +25,53 @@ from segkit.options import InferOptions
 # Share of the largest score: float32 kernels in another order stay far below.
 MAX_DIFFERENCE = 1e-3
 _ENOUGH_PIXELS = 500_000
+_RANDOM, _ANOTHER = (480, 640), (333, 421)  # (height, width) of made-up photos
 
 
-def sample_photos(cfg: Config, shape: list[int]) -> list[Photo]:
-    """The first photos of the val set where they are there, else a random one, through the export transforms."""
+def sample_photos(cfg: Config, shape: list[int], windows: Optional[Windows] = None) -> list[Photo]:
+    """The first photos of the val set where they are there, else a random one, through the export transforms; with
+    `windows` the first window of each. Where a side of `shape` is open, a random one of another size comes last."""
     info = data_info(cfg)
     channels = info.img_channels
-    model = Segmenter(lambda x: x, build_transforms(cfg, "export"), [], None, channels, nodata=info.nodata)
+    transforms = build_transforms(cfg, "export")
+    model = Segmenter(lambda x: x, transforms, [], None, channels, nodata=info.nodata, windows=windows)
+
+    def prepared(image: Image) -> Photo:
+        photo = model.prepare(image)
+        return dataclasses.replace(photo, x=model.first_batch(photo)[0])
+
     photos: list[Photo] = []
     try:
         for path, *_ in build_dataset(cfg, "val").files[:COMPARED]:
-            photos.append(model.prepare(path))
+            photos.append(prepared(path))
             if sum(photo.x[0].size for photo in photos) > _ENOUGH_PIXELS:
                 break
-        return photos
     except InputError as error:
-        logger.info("no photo of val_dataset is at hand (%s): checking on a random one", str(error).splitlines()[0])
-    size = [fixed if fixed > 0 else default for fixed, default in zip(shape[2:], (480, 640))]
-    photo = model.prepare(made_up_photo(*size, channels))
-    photo.path = "a random photo"
-    return [photo]
+        logger.info("no photo of val_dataset is at hand (%s): checking on random ones", str(error).splitlines()[0])
+        photos = []
+    sizes = [] if photos else [_RANDOM]
+    if min(shape[2:]) < 0:
+        sizes.append(_ANOTHER)  # val photos, often all of one size, would not show a size that is fixed in the graph
+    for size in sizes:
+        whole = [fixed if fixed > 0 else default for fixed, default in zip(shape[2:], size)]
+        photo = prepared(made_up_photo(*whole, channels))
+        photo.path = "a random photo of {2}x{1} pixels".format(*photo.x.shape)
+        photos.append(photo)
+    return photos
 
 
 def check_agreement(expected: list[np.ndarray], spec: DeploySpec, photos: list[Photo], engine: str) -> dict[str, Any]:
     """Run the export in `engine` on `photos`. Returns `max_difference` from the trained model's scores `expected`
     [classes, H, W] (None with argmax) and `agreement`, the share of pixels with the same class, of the worst photo;
     `RuntimeError` where they disagree."""
-    # Paddle's own kernels: those of the trained model, so that what differs is the graph.
-    options = InferOptions(config=str(spec.folder), backend=engine, enable_mkldnn=False)
-    exported = infer.segmenter(spec, open_backend(spec, options))
-    return worst(_check(scores, spec, exported, photo, engine) for scores, photo in zip(expected, photos))
+    rows = []
+    # Paddle with its own kernels, those of the trained model, so that what differs is the graph; then as infer runs it.
+    for own, name in ((False, engine), (None, "paddle with oneDNN"))[: 2 if engine == "paddle" else 1]:
+        options = InferOptions(config=str(spec.folder), backend=engine, enable_mkldnn=own)
+        windows = windows_as(options, spec.test_config)
+        exported = infer.segmenter(spec, open_backend(spec, options), windows)
+        rows += [_check(scores, spec, exported, photo, name) for scores, photo in zip(expected, photos)]
+    return worst(rows)
 
 
 def trained_scores(model: paddle.nn.Layer, photos: list[Photo]) -> list[np.ndarray]:
@@ -72,9 +91,9 @@ def worst(found: Iterable[dict[str, Any]]) -> dict[str, Any]:
 
 def _check(expected: np.ndarray, spec: DeploySpec, exported: Segmenter, photo: Photo, engine: str) -> dict[str, Any]:
     trained = Segmenter(lambda x: x, [], [], None, spec.img_channels, None, spec.multilabel, scores_are=spec.scores_are)
-    x = photo.x if spec.input_dtype == "float32" else exported.prepare(photo.image).x
+    x = photo.x if spec.input_dtype == "float32" else exported.first_batch(exported.prepare(photo.image))[0]
     got = exported.run(x[None])[0]
-    same = trained.mask(expected, []) == exported.mask(got, [])
+    same = trained.mask(expected, []) == mask_of(got, [], None, spec.multilabel, spec.scores_are)
     share = float(same.mean())
     difference, scale = _difference(expected, got, spec)
     shown = "" if difference is None else f"largest difference {difference:.3g} (scores up to {scale:.3g}), "
@@ -82,7 +101,8 @@ def _check(expected: np.ndarray, spec: DeploySpec, exported: Segmenter, photo: P
     if share < MIN_AGREEMENT or (difference is not None and not difference <= MAX_DIFFERENCE * max(1.0, scale)):
         raise RuntimeError(
             f"the model exported for {engine} disagrees with the trained one on {photo.path}: {shown}{100 * share:.3f} "
-            f"% of pixels agree (expected at least {100 * MIN_AGREEMENT} %). Nothing was written."
+            f"% of pixels agree (expected at least {100 * MIN_AGREEMENT} %). Nothing was written. Where only photos of "
+            "one size agree, fix it with --input_shape N C H W."
         )
     return {"max_difference": difference, "agreement": share}
 

@@ -12,7 +12,7 @@ import paddle
 import paddle.nn.functional as F
 
 from segkit.deploy import windows
-from segkit.deploy.windows import Windows, windows_of
+from segkit.deploy.windows import Windows, windows_as
 from segkit.engine.folding import folded
 from segkit.engine.onednn import convolutions
 from segkit.engine.resizing import bilinear_by_opencv
@@ -65,20 +65,14 @@ def test_time(options: TestTimeOptions, test_config: Mapping[str, Any] | None = 
         given = getattr(options, name)
         return config.get(name, default) if given is None else given
 
-    augment, slide = bool(setting(augment_key, False)), bool(setting("is_slide", False))
-    for switch, on, names in (
-        (augment_key, augment, ("scales", "flip_horizontal", "flip_vertical")),
-        ("is_slide", slide, ("crop_size", "stride")),
-    ):
-        check_idle(options, switch, on, names)
+    augment = bool(setting(augment_key, False))
+    check_idle(options, augment_key, augment, ("scales", "flip_horizontal", "flip_vertical"))
     result: dict[str, Any] = {"precision": options.precision, "onednn": not options.no_onednn}
     if augment:
         result["scales"] = _scales(setting("scales", 1.0))
         result["flip_horizontal"] = bool(setting("flip_horizontal", False))
         result["flip_vertical"] = bool(setting("flip_vertical", False))
-    if slide:
-        result["windows"] = windows_of(setting("crop_size"), setting("stride"))
-    return TestTime(**result)
+    return TestTime(windows=windows_as(options, config), **result)
 
 
 test_time.__test__ = False  # type: ignore[attr-defined]

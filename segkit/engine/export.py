@@ -17,6 +17,7 @@ from segkit.build import build_transforms, data_info
 from segkit.config import Config
 from segkit.deploy.backends import choice
 from segkit.deploy.spec import FILE, DeploySpec
+from segkit.deploy.windows import KEYS, windows_as
 from segkit.engine import apply
 from segkit.engine.agreement import check_agreement, sample_photos, trained_scores, worst
 from segkit.engine.convert import require_converters, to_onnx, to_openvino
@@ -27,7 +28,7 @@ from segkit.engine.weights import save_state
 from segkit.errors import InputError
 from segkit.log import logger
 from segkit.models import scores_are
-from segkit.options import ExportOptions
+from segkit.options import ExportOptions, InferOptions
 from segkit.postprocess import ScoresAre
 from segkit.transforms import Compose
 
@@ -86,7 +87,8 @@ def export(cfg: Config, model: paddle.nn.Layer, options: Optional[ExportOptions]
     if options.format == "safetensors":
         return _weights_alone(cfg, model, Path(options.save_dir))
     shape = _shape(cfg, options)
-    photos = sample_photos(cfg, shape)
+    windows = windows_as(InferOptions(), cfg.test_config) if _windows(cfg, options) else None
+    photos = sample_photos(cfg, shape, windows)
     for photo in photos:
         _check_photo(photo.x, shape, options, photo.path)
     formats = _FORMATS[options.format]
@@ -151,7 +153,23 @@ def _spec(cfg: Config, options: ExportOptions, folder: Path, shape: list[int], k
         multilabel=is_multilabel(cfg),
         nodata=info.nodata,
         scores_are=kind,
+        test_config=_windows(cfg, options),
     )
+
+
+def _windows(cfg: Config, options: ExportOptions) -> Optional[dict[str, Any]]:
+    """What of `test_config` deployment does too: the sliding windows of predict."""
+    if cfg.test_config.get("aug_pred"):
+        logger.warning("test_config.aug_pred: an exported model is applied once, so its masks will not be predict's.")
+    if not cfg.test_config.get("is_slide"):
+        return None
+    if options.output_op == "argmax":
+        logger.warning(
+            "test_config.is_slide: windows average scores, which --output_op argmax does not keep. This export is "
+            "applied to whole photos, and its masks will not be predict's."
+        )
+        return None
+    return {key: cfg.test_config[key] for key in KEYS if key in cfg.test_config}
 
 
 def _nodes(cfg: Config) -> list[dict[str, Any]]:
@@ -215,7 +233,8 @@ def _check_photo(x: np.ndarray, shape: list[int], options: ExportOptions, path: 
         raise InputError(
             f"--input_shape {' '.join(map(str, options.input_shape or shape))}: the transforms bring {path} to "
             f"{x.shape[1]} x {x.shape[2]} (height x width). Give these numbers, -1 -1, or add a Resize to "
-            "val_dataset.transforms."
+            "val_dataset.transforms; for sliding windows of this size, --opts test_config.is_slide=true "
+            f"test_config.crop_size=[{shape[3]},{shape[2]}]."
         )
 
 

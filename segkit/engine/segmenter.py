@@ -17,7 +17,7 @@ from segkit.deploy import infer
 from segkit.deploy.backends import open_backend
 from segkit.deploy.pipeline import Segmenter
 from segkit.deploy.spec import FILE, DeploySpec
-from segkit.deploy.windows import Windows
+from segkit.deploy.windows import KEYS
 from segkit.engine import apply
 from segkit.engine.accelerate import channels_last
 from segkit.engine.device import init_distributed, set_up_device
@@ -48,12 +48,17 @@ def is_exported(path: Optional[PathLike]) -> bool:
 
 
 def load_exported(
-    path: PathLike, device: str = "cpu", options: Optional[TestTimeOptions] = None, windows: Optional[Windows] = None
+    path: PathLike,
+    device: str = "cpu",
+    options: Optional[TestTimeOptions] = None,
+    test_config: Optional[Mapping[str, Any]] = None,
 ) -> Segmenter:
     """An exported folder, run by the fastest engine there is unless `options.backend` names one, whole or in sliding
-    windows. A `threshold` of the options counts more than the folder's; `no_onednn` are Paddle's own kernels."""
+    windows as the options say, or else `test_config`, by default the folder's own. A `threshold` of the options counts
+    more than the folder's; `no_onednn` are Paddle's own kernels."""
     options = options or PredictOptions()
     spec = DeploySpec.load(path)
+    windows = apply.windows_alone(apply.test_time(options, spec.test_config if test_config is None else test_config))
     threshold = getattr(options, "threshold", None)
     if threshold is not None:
         spec = dataclasses.replace(spec, threshold=threshold)
@@ -118,10 +123,10 @@ def for_evaluation(
     if not exported:
         model = load_model(cfg, model_path)
         return model, build_dataset(cfg, "val", use_multilabel=options.use_multilabel), cfg.test_config
-    engine = load_exported(os.fspath(model_path or ""), device, options)
+    windows = {key: cfg.test_config[key] for key in KEYS if key in cfg.test_config}
+    engine = load_exported(os.fspath(model_path or ""), device, options, windows)
     dataset = build_dataset(cfg, "val", use_multilabel=options.use_multilabel)
     dataset.transforms = engine.transforms
-    windows = {key: cfg.test_config[key] for key in ("is_slide", "crop_size", "stride") if key in cfg.test_config}
     return engine, dataset, windows
 
 

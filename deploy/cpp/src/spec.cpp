@@ -95,6 +95,9 @@ DeploySpec DeploySpec::load(fs::path path) {
   if (threshold != none) spec.threshold = threshold;
   spec.channels = value_of(node, "img_channels", spec.input_shape[1] > 0 ? spec.input_shape[1] : 3, path);
   spec.palette = full_palette(value_of<std::vector<std::array<int, 3>>>(node, "palette", {}, path));
+  if (node["test_config"] && node["test_config"]["is_slide"] && node["test_config"]["is_slide"].as<bool>(false)) {
+    throw InputError(path.string() + ": Deploy.test_config: sliding windows are not done by this program. Use infer.py.");
+  }
   using Usual = std::pair<const char*, std::string>;
   for (const auto& [key, usual] : {Usual("multilabel", "false"), Usual("nodata", "false"), Usual("scores_are", "logits")}) {
     const auto text = value_of(node, key, usual, path);

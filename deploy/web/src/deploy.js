@@ -28,6 +28,9 @@ export function readSpec(text, name) {
   if ((node.scores_are ?? "logits") !== "logits") {
     fail(`${name}: scores that are ${node.scores_are} are not read here (expected logits). Use infer.py.`);
   }
+  if (node.test_config?.is_slide) {
+    fail(`${name}: sliding windows (test_config: {is_slide: true}) are not cut here. Use infer.py.`);
+  }
   if (shape[0] > 1) fail(`${name}: the model takes ${shape[0]} photos at once. Export it with --input_shape -1 ...`);
   return {
     name,

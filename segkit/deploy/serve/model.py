@@ -21,6 +21,7 @@ from segkit.deploy.serve.limits import Limits
 from segkit.deploy.serve.metrics import Metrics
 from segkit.deploy.serve.results import Classes, Wanted, encode
 from segkit.deploy.spec import DeploySpec
+from segkit.deploy.windows import windows_as
 from segkit.errors import InputError
 from segkit.log import logger
 from segkit.options import EngineOptions, InferOptions, ServeOptions
@@ -40,9 +41,10 @@ class ServedModel:
         shared = {field.name: getattr(options, field.name) for field in dataclasses.fields(EngineOptions)}
         engine = InferOptions(config=folder, batch_size=options.max_batch, **shared)
         self.backend = open_backend(self.spec, engine)
-        self.segmenter = segmenter(self.spec, self.backend)
+        self.segmenter = segmenter(self.spec, self.backend, windows_as(InferOptions(), self.spec.test_config))
         self.classes = Classes(self.segmenter.class_names, full_palette(self.segmenter.palette), self.spec.num_classes)
-        self.batcher = Batcher(self.segmenter.run, options.max_batch, options.max_wait_ms / 1000, self._report)
+        self.batcher = Batcher(self.backend.run, options.max_batch, options.max_wait_ms / 1000, self._report)
+        self.segmenter.run = self._in_turns
         self._at_once = 2 * options.max_batch + threads
         self._warm = self._warm_up()
 
@@ -76,9 +78,9 @@ class ServedModel:
             with self._timed("read"):
                 photo = await run(pool, self._read, data, limits)
             del data
-            found = self.batcher.submit(photo.x)
+            whole = None if self.segmenter.windows else self.batcher.submit(photo.x)
         with self._timed("engine"):
-            output = await asyncio.wrap_future(found)
+            output = await (run(pool, self.segmenter.output, photo) if whole is None else asyncio.wrap_future(whole))
         with self._timed("write"):
             body = await run(pool, self._write, output, photo, wanted)
         self.metrics.photos.labels(self.name, wanted.format).inc()
@@ -87,6 +89,10 @@ class ServedModel:
     def close(self) -> None:
         """Finish what waits and end the engine's thread."""
         self.batcher.close()
+
+    def _in_turns(self, windows: np.ndarray) -> np.ndarray:
+        """Several windows of one photo, which share the engine with those of others."""
+        return np.stack([found.result() for found in [self.batcher.submit(window) for window in windows]])
 
     def _read(self, data: bytes, limits: Limits) -> Photo:
         limits.check_pixels(data, self.spec.img_channels)
@@ -106,7 +112,7 @@ class ServedModel:
     def _warm_up(self) -> Future:
         shape = [size if size > 0 else _WARM_UP_SIZE for size in self.spec.input_shape[2:]]
         gray = np.full((*shape, self.spec.img_channels), 127, np.uint8)
-        future = self.batcher.submit(self.segmenter.prepare(gray).x)
+        future = self.batcher.submit(self.segmenter.first_batch(self.segmenter.prepare(gray))[0])
         future.add_done_callback(self._say_warm)
         return future
 
