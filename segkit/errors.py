@@ -6,7 +6,10 @@ import contextlib
 import re
 from typing import Callable, Iterable, Iterator
 
-_NO_MEMORY = re.compile("out of memory|bad_alloc|ResourceExhausted|can't allocate|could not allocate", re.IGNORECASE)
+_NO_MEMORY = re.compile(
+    "out of memory|bad_alloc|bad allocation|ResourceExhausted|(can't|cannot|could not|failed to) allocate",
+    re.IGNORECASE,
+)
 
 
 class InputError(ValueError):
@@ -31,6 +34,11 @@ def list_problems(title: str, problems: Iterable[str], limit: int = 20) -> str:
     return "\n".join(lines)
 
 
+def out_of_memory(error: Exception) -> bool:
+    """Whether memory did not suffice, Python's or an engine's."""
+    return isinstance(error, MemoryError) or bool(_NO_MEMORY.search(str(error)))
+
+
 @contextlib.contextmanager
 def enough_memory(message: Callable[[], str]) -> Iterator[None]:
     """Within the block, memory that does not suffice (Python's, or that of Paddle or a GPU) is an `InputError` with
@@ -38,6 +46,6 @@ def enough_memory(message: Callable[[], str]) -> Iterator[None]:
     try:
         yield
     except (MemoryError, RuntimeError) as error:
-        if not isinstance(error, MemoryError) and not _NO_MEMORY.search(str(error)):
+        if not out_of_memory(error):
             raise
         raise InputError(message()) from error

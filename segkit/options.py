@@ -183,6 +183,8 @@ class QuantizeOptions:
     save_dir: str = option("output/int8_model", "folder for the int8 model")
     photos: int = option(100, "photos of the training list that the ranges of int8 are taken from")
     max_drop: float = option(0.01, "mIoU that int8 may cost; beyond it nothing is written")
+    max_class_drop: float = option(0.1, "IoU that int8 may cost a single class")
+    min_agreement: float = option(0.99, "share of the val set's pixels that must stay as they were")
 
 
 @dataclass

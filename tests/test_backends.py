@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 from typing import ClassVar
 
 import numpy as np
+import onnxruntime
 import pytest
 import yaml
 
@@ -19,7 +23,7 @@ from segkit.deploy.backends import choice, onnx_runtime, open_backend, openvino_
 from segkit.deploy.infer import infer, segmenter
 from segkit.deploy.spec import DeploySpec
 from segkit.engine.segmenter import load
-from segkit.errors import InputError
+from segkit.errors import InputError, enough_memory
 from segkit.options import InferOptions
 from tests import backend_cases
 from tests.tiny_model import PLAIN, make_all, photo
@@ -300,3 +304,47 @@ def test_a_machine_without_paddle(tiny, root, tmp_path):
         [*command, *flags, "--backend", "paddle"], env=environment, capture_output=True, text=True, check=False
     )
     assert paddle.returncode == 2 and "--backend paddle: the package is not installed. pip install" in paddle.stderr
+
+
+class Foreign(Exception):
+    """As ONNX Runtime's errors: of no kind that Python knows."""
+
+
+class Broken:
+    def __init__(self, *_, **__):
+        pass
+
+    def get_providers(self):
+        return ["CPUExecutionProvider"]
+
+    def get_inputs(self):
+        return [SimpleNamespace(name="x")]
+
+    def run(self, names, inputs):
+        raise Foreign(self.said)
+
+    said = "[ONNXRuntimeError] : 2 : INVALID_ARGUMENT : Got invalid dimensions for input: x"
+
+
+@pytest.mark.parametrize("name", ["onnxruntime", "openvino"])
+def test_sizes_that_the_graph_refuses(tiny, tmp_path, name):
+    """deploy.yaml says any size, the graph has one."""
+    folder = shutil.copytree(tiny.parent / "all", tmp_path / "lies")
+    spec = dataclasses.replace(DeploySpec.load(folder), input_shape=[-1, 3, -1, -1])
+    backend = open_backend(spec, InferOptions(backend=name))
+    with pytest.raises(InputError, match=r"the model cannot run an input of shape \[1, 3, 30, 40\]"):
+        backend.run(np.zeros((1, 3, 30, 40), np.float32))
+
+
+def test_errors_of_onnx_runtime(spec, monkeypatch, said):
+    """A failed run leaves it out of the trial; memory that does not suffice stays a matter of memory."""
+    backend = open_backend(spec, InferOptions(backend="onnxruntime"))
+    monkeypatch.setattr(backend, "_session", Broken())
+    with pytest.raises(InputError, match="the model cannot run an input"):
+        backend.run(np.zeros((1, 3, 48, 64), np.float32))
+    monkeypatch.setattr(Broken, "said", "Failed to allocate memory for requested buffer of size 9")
+    with pytest.raises(InputError, match="too big"), enough_memory(lambda: "too big"):
+        backend.run(np.zeros((1, 3, 48, 64), np.float32))
+    monkeypatch.setattr(onnxruntime, "InferenceSession", Broken)
+    assert open_backend(spec, InferOptions()).name != "onnxruntime"
+    assert any("engine onnxruntime fp32 is left out: " in line for line in said)

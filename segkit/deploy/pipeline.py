@@ -121,11 +121,12 @@ class Segmenter:
             x = self._laid_out(bytes_ if np.array_equal(bytes_, x) else x)
         return self.run(x)
 
-    def first_batch(self, photo: Photo) -> np.ndarray:
-        """What the engine gets first of a photo: the whole of it, or its first window."""
+    def first_batch(self, photo: Photo, at: float = 0.0) -> np.ndarray:
+        """What the engine gets first of a photo: the whole of it, or its first window, or that at the share `at` of the
+        way to the last."""
         if self.windows is None:
             return photo.x[None]
-        return self._laid_out(windows.first(photo.x[None], self.windows, photo.table))
+        return self._laid_out(windows.one(photo.x[None], self.windows, photo.table, at))
 
     def _laid_out(self, crops: np.ndarray) -> np.ndarray:
         """Windows [N, C, h, w] in the layout that the graph takes."""

@@ -35,6 +35,11 @@ def windows_as(options: Any, test_config: Optional[Mapping[str, Any]] = None) ->
     return windows_of(crop_size, stride) if slide else None
 
 
+def kept(test_config: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a config's `test_config` goes for an exported model too: its windows."""
+    return {key: test_config[key] for key in KEYS if key in test_config}
+
+
 def windows_of(crop_size: Any, stride: Any) -> Windows:
     """Of a number or two (width, height) each; a stride of two thirds of the window where none is given."""
     if crop_size is None:
@@ -94,9 +99,11 @@ def strips(
             first = end
 
 
-def first(x: np.ndarray, windows: Windows, table: Optional[np.ndarray] = None) -> np.ndarray:
-    """The first window that `strips` would run."""
-    return _crop(x[:, :, : windows.size[1], : windows.size[0]], table)
+def one(x: np.ndarray, windows: Windows, table: Optional[np.ndarray] = None, at: float = 0.0) -> np.ndarray:
+    """A window as `strips` runs them: the first, or the one at the share `at` of the way to the last."""
+    wide, high = windows.size
+    top, left = (int(at * max(0, side - window)) for side, window in zip(x.shape[2:], (high, wide)))
+    return _crop(x[:, :, top : top + high, left : left + wide], table)
 
 
 def scores(run: Callable[[np.ndarray], np.ndarray], x: np.ndarray, windows: Windows) -> np.ndarray:

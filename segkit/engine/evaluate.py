@@ -29,6 +29,8 @@ from segkit.progress import progress
 Model = Union[paddle.nn.Layer, Run]
 Observer = Callable[[EvalSample, np.ndarray, np.ndarray], None]
 """gets each sample with its mask and its probabilities, float32 [C, H0, W0], in order, in a thread of its own"""
+Masks = Callable[[str, np.ndarray], None]
+"""gets each photo's path and its mask alone, in the same way"""
 
 
 def evaluate(
@@ -37,6 +39,7 @@ def evaluate(
     options: Optional[EvalOptions] = None,
     test_config: Optional[Mapping[str, Any]] = None,
     observer: Optional[Observer] = None,
+    masks: Optional[Masks] = None,
 ) -> dict[str, Any]:
     """Metrics (see `ConfusionMatrix.compute`) of a model, or of an engine's `run`, on every sample of `dataset`.
 
@@ -50,7 +53,7 @@ def evaluate(
     names, ignored = dataset.class_names, dataset.ignore_index
     matrix = (MultiLabelMatrix if multilabel else ConfusionMatrix)(dataset.num_classes, ignored, names)
     curves = RocCurves(dataset.num_classes, ignored) if options.auc_roc else None
-    judge = _Judge(matrix, curves, multilabel, scores_are(model), observer)
+    judge = _Judge(matrix, curves, multilabel, scores_are(model), observer, masks)
     with contextlib.ExitStack() as stack:
         segment = stack.enter_context(_prepared(model, how, multilabel, judge.needs_scores))
         samples = stack.enter_context(eval_loader(dataset, options.num_workers))
@@ -82,9 +85,10 @@ class _Judge:
         multilabel: bool,
         kind: postprocess.ScoresAre,
         observer: Optional[Observer],
+        masks: Optional[Masks],
     ):
         self.multilabel, self.kind = multilabel, kind
-        self.matrix, self.curves, self.observer = matrix, curves, observer
+        self.matrix, self.curves, self.observer, self.masks = matrix, curves, observer, masks
         self.needs_scores = curves is not None or observer is not None
 
     def __call__(self, output: np.ndarray, sample: EvalSample) -> None:
@@ -95,6 +99,8 @@ class _Judge:
             self.matrix.update(mask, sample.label)
         except InputError as error:
             raise InputError(f"{sample.path}: {error}") from error
+        if self.masks is not None:
+            self.masks(sample.path, mask)
         if not self.needs_scores:
             return
         check_scores(output)

@@ -17,7 +17,7 @@ from segkit.build import build_transforms, data_info
 from segkit.config import Config
 from segkit.deploy.backends import choice
 from segkit.deploy.spec import FILE, DeploySpec
-from segkit.deploy.windows import KEYS, windows_as
+from segkit.deploy.windows import kept, windows_as
 from segkit.engine import apply
 from segkit.engine.agreement import check_agreement, sample_photos, trained_scores, worst
 from segkit.engine.convert import require_converters, to_onnx, to_openvino
@@ -169,7 +169,7 @@ def _windows(cfg: Config, options: ExportOptions) -> Optional[dict[str, Any]]:
             "applied to whole photos, and its masks will not be predict's."
         )
         return None
-    return {key: cfg.test_config[key] for key in KEYS if key in cfg.test_config}
+    return kept(cfg.test_config)
 
 
 def _nodes(cfg: Config) -> list[dict[str, Any]]:

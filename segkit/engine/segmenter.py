@@ -17,7 +17,7 @@ from segkit.deploy import infer
 from segkit.deploy.backends import open_backend
 from segkit.deploy.pipeline import Segmenter
 from segkit.deploy.spec import FILE, DeploySpec
-from segkit.deploy.windows import KEYS
+from segkit.deploy.windows import kept
 from segkit.engine import apply
 from segkit.engine.accelerate import channels_last
 from segkit.engine.device import init_distributed, set_up_device
@@ -123,7 +123,7 @@ def for_evaluation(
     if not exported:
         model = load_model(cfg, model_path)
         return model, build_dataset(cfg, "val", use_multilabel=options.use_multilabel), cfg.test_config
-    windows = {key: cfg.test_config[key] for key in KEYS if key in cfg.test_config}
+    windows = kept(cfg.test_config)
     engine = load_exported(os.fspath(model_path or ""), device, options, windows)
     dataset = build_dataset(cfg, "val", use_multilabel=options.use_multilabel)
     dataset.transforms = engine.transforms

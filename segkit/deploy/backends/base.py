@@ -10,7 +10,7 @@ from typing import Optional
 import numpy as np
 
 from segkit.deploy.spec import DeploySpec
-from segkit.errors import InputError
+from segkit.errors import InputError, out_of_memory
 from segkit.options import InferOptions
 
 
@@ -77,7 +77,9 @@ class Backend(ABC):
         try:
             with self._turns:
                 return self._infer(batch)
-        except ValueError as error:  # what Paddle calls an invalid argument: sizes that do not fit together
+        except (ValueError, RuntimeError) as error:  # sizes that do not fit together: each engine has a kind of its own
+            if out_of_memory(error):
+                raise
             raise InputError(
                 f"{self.spec.path}: the model cannot run an input of shape {list(batch.shape)} ({last_line(error)}). "
                 "The transforms there are not those that it was exported with: export it again."

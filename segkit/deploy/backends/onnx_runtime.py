@@ -72,7 +72,10 @@ class OnnxBackend(Backend):
         return low_precision_obstacle(spec, options)
 
     def _infer(self, batch: np.ndarray) -> np.ndarray:
-        return self._session.run(None, {self._input: batch})[0]
+        try:
+            return self._session.run(None, {self._input: batch})[0]
+        except Exception as error:  # its error classes share no base of their own
+            raise RuntimeError(str(error)) from error
 
 
 def _providers(options: InferOptions) -> list[Any]:
