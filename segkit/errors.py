@@ -41,11 +41,11 @@ def out_of_memory(error: Exception) -> bool:
 
 @contextlib.contextmanager
 def enough_memory(message: Callable[[], str]) -> Iterator[None]:
-    """Within the block, memory that does not suffice (Python's, or that of Paddle or a GPU) is an `InputError` with
-    that message."""
+    """Within the block, memory that does not suffice (Python's, OpenCV's, an engine's or a GPU's) is an `InputError`
+    with that message."""
     try:
         yield
-    except (MemoryError, RuntimeError) as error:
+    except Exception as error:
         if not out_of_memory(error):
             raise
         raise InputError(message()) from error

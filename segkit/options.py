@@ -242,6 +242,9 @@ class ServeOptions(EngineOptions):
     max_wait_ms: float = option(5.0, "milliseconds that a photo may wait for others that are being read")
     max_body_mb: float = option(20.0, "largest request in MiB")
     max_pixels: int = option(40_000_000, "largest photo in pixels, checked in its header")
+    max_input_pixels: int = option(
+        9_000_000, "largest network input in pixels; a model that takes any size, without windows, gets photos whole"
+    )
     queue: int = option(256, "photos taken and not yet answered; more are told to come back later")
     timeout: float = option(30.0, "seconds until the whole of a request must be here")
     stop_timeout: float = option(60.0, "seconds to answer what was accepted, after SIGTERM or Ctrl-C")

@@ -20,6 +20,7 @@ import yaml
 
 from segkit import io
 from segkit.deploy.backends import choice, onnx_runtime, open_backend, openvino_runtime, paddle_inference
+from segkit.deploy.backends.onnx_runtime import OnnxBackend
 from segkit.deploy.infer import infer, segmenter
 from segkit.deploy.spec import DeploySpec
 from segkit.engine.segmenter import load
@@ -233,12 +234,33 @@ def test_what_an_engine_cannot_do(spec, monkeypatch):
         ("onnxruntime", {"device": "gpu"}, "has no CUDAExecutionProvider"),
         ("onnxruntime", {"device": "gpu", "use_trt": True}, "has no TensorrtExecutionProvider"),
         ("openvino", {"device": "gpu", "use_trt": True}, "OpenVINO has no TensorRT"),
+        (
+            "paddle",
+            {"device": "gpu", "use_trt": True},
+            r"wants the older format \(got model.json\). Export --format paddle2",
+        ),
         ("openvino", {"precision": "int8"}, "holds a float32 model. Quantize it first"),
     ):
         with pytest.raises(InputError, match=message):
             open_backend(spec, InferOptions(backend=name, **options))
     with pytest.raises(InputError, match=r"no inference engine here.*\n  paddle: .*\n  openvino: .*\n  onnxruntime: "):
         open_backend(spec, InferOptions(precision="int8"))
+
+
+def test_int8_by_onnx_runtimes_tensorrt(spec, monkeypatch):
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["TensorrtExecutionProvider"])
+    for flags in ({"use_int8": True}, {"precision": "int8"}):
+        options = InferOptions(device="gpu", use_trt=True, **flags)
+        assert "needs ranges of int8, which are not made here" in OnnxBackend.obstacle(spec, options)
+    assert OnnxBackend.obstacle(spec, InferOptions(device="gpu", use_trt=True, precision="fp16")) is None
+
+
+def test_engines_without_a_model_are_named(spec, said):
+    open_backend(dataclasses.replace(spec, onnx=None, openvino=None), InferOptions())
+    assert said == [
+        f"openvino and onnxruntime are installed and mostly faster, but {spec.folder} has no model for it: "
+        "export with --format all"
+    ]
 
 
 def test_openvino_without_the_device_or_the_instructions(spec, monkeypatch):
@@ -346,5 +368,5 @@ def test_errors_of_onnx_runtime(spec, monkeypatch, said):
     with pytest.raises(InputError, match="too big"), enough_memory(lambda: "too big"):
         backend.run(np.zeros((1, 3, 48, 64), np.float32))
     monkeypatch.setattr(onnxruntime, "InferenceSession", Broken)
-    assert open_backend(spec, InferOptions()).name != "onnxruntime"
+    assert open_backend(spec, InferOptions(cpu_threads=3)).name != "onnxruntime"
     assert any("engine onnxruntime fp32 is left out: " in line for line in said)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -398,3 +399,44 @@ def test_a_graph_of_one_size_for_windows(tiny, tmp_path, capsys):
     assert run("infer", "--config", tmp_path / "fixed", "--enable_mkldnn", "False", *images, tmp_path / "out") == 0
     assert run("predict", "--model_path", tiny, "--no_onednn", *images, tmp_path / "p", *windows) == 0
     np.testing.assert_array_equal(pixels(tmp_path / "out" / "a.png"), pixels(tmp_path / "p" / "mask" / "a.png"))
+
+
+def test_a_photo_that_the_transforms_would_blow_up(tiny, tmp_path, monkeypatch, capsys):
+    """84 bytes of 1x3000 pixels to a short side of 48; the others are done."""
+    monkeypatch.setenv("SEGKIT_MAX_PIXELS", "1000000")
+    folder = shutil.copytree(tiny.parent / "exported", tmp_path / "short")
+    text = (folder / "deploy.yaml").read_text()
+    short = "transforms:\n  - {type: ResizeByShort, short_size: 48}\n"
+    (folder / "deploy.yaml").write_text(re.sub("transforms:\n", short, text))
+    io.write_png(tmp_path / "in" / "good.png", photo(40, 50))
+    io.write_png(tmp_path / "in" / "long.png", photo(1, 3000))
+    assert run("infer", "--config", folder, "--image_path", tmp_path / "in", "--save_dir", tmp_path / "out") == 2
+    said = capsys.readouterr().err
+    assert "long.png: the transforms would make too many pixels of it (got 3000 x 1 -> 144000 x 48, expected" in said
+    assert "1 of 2 inputs could not be segmented, the others are done" in said
+    assert (tmp_path / "out" / "good.png").is_file()
+
+
+@pytest.mark.parametrize(
+    "error, message",
+    [
+        (MemoryError(), "b.png: the memory does not suffice to read it"),
+        (cv2.error("Failed to allocate 9 bytes in function 'OutOfMemoryError'"), "b.png: the memory does not suffice"),
+        (cv2.error("dsize.area() > 0"), "b.png: OpenCV cannot transform it"),
+    ],
+)
+def test_one_photo_does_not_end_the_run(infer, tmp_path, monkeypatch, capsys, error, message):
+    for name in "abc":
+        io.write_png(tmp_path / "in" / f"{name}.png", photo(20, 30))
+    prepare = Segmenter.prepare
+
+    def fail(self, image):
+        if str(image).endswith("b.png"):
+            raise error
+        return prepare(self, image)
+
+    monkeypatch.setattr(Segmenter, "prepare", fail)
+    assert infer(tmp_path / "in", "--backend", "paddle", "--batch_size", 2) == 2
+    said = capsys.readouterr().err
+    assert message in said and "1 of 3 inputs could not be segmented" in said
+    assert sorted(os.listdir(tmp_path / "out")) == ["a.png", "c.png"]

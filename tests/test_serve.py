@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.client
+import io as memory
 import json
 import re
 import signal
@@ -20,8 +22,9 @@ from fastapi.testclient import TestClient
 
 from segkit.cli.main import main
 from segkit.deploy.listening import listen
-from segkit.deploy.serve import server
+from segkit.deploy.serve import batching, server
 from segkit.deploy.serve.batching import Batcher
+from segkit.deploy.serve.limits import Limits, Room
 from segkit.deploy.serve.model import named_folders
 from segkit.errors import InputError
 from tests import serve_cases
@@ -57,6 +60,57 @@ def test_photos_that_wait_are_run_together():
     assert [shape[0] for shape in sizes] == [1, 3, 3, 1]
     with pytest.raises(RuntimeError, match="closed"):
         batcher.submit(np.zeros(1))
+
+
+def test_large_photos_go_in_smaller_batches(monkeypatch):
+    monkeypatch.setattr(batching, "_NUMBERS", 10)
+    sizes, opened = [], threading.Event()
+
+    def engine(batch):
+        opened.wait(10)
+        sizes.append(len(batch))
+        return batch
+
+    batcher = Batcher(engine, 8, 0.0)
+    futures = [batcher.submit(np.zeros((1, 2, 2))) for _ in range(5)]
+    futures += [batcher.submit(np.zeros((1, 4, 4))) for _ in range(2)]
+    opened.set()
+    for future in futures:
+        future.result(10)
+    batcher.close()
+    assert max(sizes[:-2]) == 2 and sum(sizes[:-2]) == 5 and sizes[-2:] == [1, 1]
+
+
+def test_room_for_decoded_photos():
+    """By pixels, in order; one that is larger than all of the room gets it alone."""
+    held, order = [], []
+
+    async def photo_of(room, size):
+        async with room.place(size):
+            held.append(size)
+            order.append(size)
+            assert sum(held) <= 10 or held == [20]
+            await asyncio.sleep(0.01)
+            held.remove(size)
+
+    async def all_of_them():
+        room = Room(10)
+        waiting = asyncio.ensure_future(photo_of(room, 9))
+        given_up = asyncio.ensure_future(photo_of(room, 8))
+        await asyncio.sleep(0.001)
+        given_up.cancel()
+        await asyncio.gather(waiting, *(photo_of(room, size) for size in (6, 6, 20, 1, 2)))
+
+    asyncio.run(all_of_them())
+    assert order == [9, 6, 6, 20, 1, 2] and held == []
+
+
+def test_photos_of_many_bits_weigh_more():
+    limits = Limits(1, 10_000, 1, 1, 1)
+    buffer = memory.BytesIO()
+    np.save(buffer, np.zeros((20, 30, 3), np.uint16))
+    deep = header_only(20, 30)[:24] + b"\x10" + header_only(20, 30)[25:]
+    assert [limits.check_pixels(data, 3) for data in (png(photo(20, 30)), deep, buffer.getvalue())] == [600, 1200, 1200]
 
 
 def test_a_batch_waits_only_for_photos_that_come():
@@ -270,6 +324,11 @@ class Running:
     def text(self):
         return Path(self.log).read_text(encoding="utf-8")
 
+    def memory(self):
+        """MiB that it holds."""
+        (line,) = re.findall(r"VmRSS:\s+(\d+) kB", Path(f"/proc/{self.process.pid}/status").read_text())
+        return int(line) / 1024
+
     def post(self, body, path="/predict", timeout=60, **headers):
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
         try:
@@ -314,20 +373,27 @@ def test_200_at_once_and_a_signal_under_load(running, model):
         body, mask = right[number % len(right)]
         return right_answer(*running.post(body), mask)
 
+    held = []
     with ThreadPoolExecutor(200) as pool:
-        assert all(pool.map(ask, range(200)))
+        for _ in range(3):
+            assert all(pool.map(ask, range(200)))
+            held.append(running.memory())
+    assert held[2] - held[0] < 50, held
     slow = socket.create_connection(("127.0.0.1", running.port))
     slow.sendall(b"POST /predict HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\nContent-Type: image/png\r\n\r\nabc")
     assert b"408" in slow.recv(100)
     slow.close()
 
-    answers, begun = [], threading.Event()
+    answers, lost, begun = [], [], threading.Event()
 
     def load_it():
         while True:
             try:
                 status, reply = running.post(right[0][0])
             except ConnectionRefusedError:
+                return
+            except Exception as error:  # else it would end this thread alone
+                lost.append(error)
                 return
             answers.append(right_answer(status, reply, right[0][1]))
             if len(answers) > 30:
@@ -341,7 +407,7 @@ def test_200_at_once_and_a_signal_under_load(running, model):
     assert running.process.wait(30) == 0
     for thread in threads:
         thread.join(30)
-    assert all(answers) and len(answers) > 30
+    assert lost == [] and all(answers) and len(answers) > 30
     assert "Traceback" not in running.text() and "stopped, every request was answered" in running.text()
     lines = [line for line in running.text().splitlines() if " POST /predict " in line]
     assert len(lines) == len(answers) + 201

@@ -36,7 +36,7 @@ def served(tmp_path_factory):
     assert run("export", "--model_path", folder, "--save_dir", exported) == 0
     metrics = Metrics()
     models = {name: ServedModel(name, str(exported), ServeOptions(), metrics, 2) for name in ("cats", "others")}
-    service = Service(models, Limits(1 << 20, 1_000_000, 64, 10), metrics, 2)
+    service = Service(models, Limits(1 << 20, 1_000_000, 64, 10, 1_000_000), metrics, 2)
     listening = listen("127.0.0.1", 0)
     running = server._Server(service, 10)
     thread = threading.Thread(target=running.run, kwargs={"sockets": [listening]})

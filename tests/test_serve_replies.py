@@ -16,6 +16,9 @@ from segkit.deploy.outputs import full_palette
 from segkit.deploy.serve import guard, results
 from segkit.deploy.serve.limits import Limits, Refused, header_size
 from segkit.polygons import rings
+from segkit.transforms import Compose
+from segkit.transforms.color import Normalize
+from segkit.transforms.resize import ResizeByShort
 from tests import serve_cases
 from tests.serve_cases import PNG, header_only, pixels, png, without_server
 from tests.tiny_model import photo
@@ -178,7 +181,7 @@ def test_refused(client, service, body, headers, status, message):
         ("GET", "/..%2f..%2fsetup.py", 404, "there is nothing at this address"),
         ("GET", "/page/../server.py", 404, "there is nothing at this address"),
         ("GET", "/predict", 405, "does not take that method"),
-        ("POST", "/v1/models/other/predict", 404, r"no model of that name \(there are: fixed, free\)"),
+        ("POST", "/v1/models/other/predict", 404, r"no model of that name \(there are: fixed, free, windows\)"),
         ("GET", "/v1/models/other", 404, "no model of that name"),
         ("POST", "/predict?format=gif", 400, "format: got 'gif', expected one of mask, overlay"),
         ("POST", "/predict?tolerance=-1", 400, "tolerance: .*greater than or equal to 0"),
@@ -189,6 +192,25 @@ def test_wrong_addresses(client, method, path, status, message):
     error = reply.json()["error"]
     assert reply.status_code == error["status"] == status
     assert re.search(message, error["message"])
+
+
+def test_what_is_too_large_for_the_network(client, service, monkeypatch):
+    """A model that gets photos whole takes less than one that gets windows; what transforms would blow up, none."""
+    body = png(photo(300, 350))
+    reply = client.post("/v1/models/free/predict", content=body, headers=PNG)
+    assert reply.status_code == 413 and "350x300 pixels are too many for it" in reply.json()["error"]["message"]
+    assert client.post("/v1/models/windows/predict", content=body, headers=PNG).status_code == 200
+    monkeypatch.setattr(service.models["windows"].segmenter, "transforms", Compose([ResizeByShort(500)]))
+    reply = client.post("/v1/models/windows/predict", content=png(photo(1, 600)), headers=PNG)
+    said = reply.json()["error"]["message"]
+    assert reply.status_code == 413 and "got 600 x 1 -> 300000 x 500, expected at most 200,000" in said
+
+
+def test_the_server_s_folders_are_not_told(client, service, monkeypatch):
+    monkeypatch.setattr(service.models["fixed"].segmenter, "transforms", Compose([Normalize()]))
+    reply = client.post("/predict", content=png(photo(30, 40)), headers=PNG)
+    assert reply.status_code == 400 and "/tmp" not in reply.text
+    assert reply.json()["error"]["message"].startswith("fixed/deploy.yaml: the model takes inputs of shape")
 
 
 def test_a_form_without_a_file(client):
@@ -218,7 +240,7 @@ def test_headers_tell_the_size(tmp_path):
     tifffile.imwrite(tmp_path / "b.tif", np.zeros((7, 5), np.uint8), tile=(4096, 2048))
     assert header_size((tmp_path / "b.tif").read_bytes())[:2] == (4096, 2048)
     with pytest.raises(Refused, match="a photo of 5x7 pixels and 50 bands is too large"):
-        Limits(1, 100, 1, 1).check_pixels((tmp_path / "a.tif").read_bytes(), 3)
+        Limits(1, 100, 1, 1, 100).check_pixels((tmp_path / "a.tif").read_bytes(), 3)
 
 
 def test_an_error_of_ours_is_told_to_the_log_alone(client, service, monkeypatch, caplog):

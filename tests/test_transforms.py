@@ -10,7 +10,9 @@ import pytest
 from PIL import Image, ImageEnhance
 
 from segkit.registry import TRANSFORMS
-from segkit.transforms import Compose, color
+from segkit.transforms import Compose, base, color
+from segkit.transforms.crop import Padding, PaddingByAspectRatio
+from segkit.transforms.resize import ResizeByShort
 from tests.transform_cases import ACTIVE, make, picture, rng
 
 GEOMETRIC = [
@@ -129,3 +131,20 @@ def test_float_images(name: str) -> None:
     assert as_float.dtype == np.float32 and as_float.shape == as_bytes.shape
     if name not in ("Resize", "ScalePadding"):  # cubic overshoots 0-255 in floats
         np.testing.assert_allclose(as_float, as_bytes, atol=1)
+
+
+def test_no_transform_makes_more_pixels_than_allowed(monkeypatch):
+    def made(transform, *size):
+        return transform({"image": np.zeros((*size, 3), np.uint8), "path": "a.png"}, np.random.default_rng(0))
+
+    cases = ((ResizeByShort(50), (1, 900)), (PaddingByAspectRatio(1), (900, 1)), (Padding([1500, 800]), (2, 2)))
+    for transform, size in cases:
+        monkeypatch.setenv("SEGKIT_MAX_PIXELS", "100000")
+        with pytest.raises(
+            base.TooLarge, match=r"a\.png: the transforms would make too many pixels .* at most 100,000"
+        ):
+            made(transform, *size)
+        monkeypatch.delenv("SEGKIT_MAX_PIXELS")
+        made(transform, *size)
+        with base.at_most(1000), pytest.raises(base.TooLarge, match="at most 1,000 in all"):
+            made(transform, *size)

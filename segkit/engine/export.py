@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import shutil
 import tempfile
@@ -15,7 +16,7 @@ import paddle
 
 from segkit.build import build_transforms, data_info
 from segkit.config import Config
-from segkit.deploy.backends import choice
+from segkit.deploy.backends import choice, say_unused
 from segkit.deploy.spec import FILE, DeploySpec
 from segkit.deploy.windows import kept, windows_as
 from segkit.engine import apply
@@ -102,6 +103,8 @@ def export(cfg: Config, model: paddle.nn.Layer, options: Optional[ExportOptions]
         agreement = worst(check_agreement(expected, spec, photos, _ENGINES[name]) for name in formats)
     files = [name for kind in formats for name in _FILES[kind]]
     logger.info("exported to %s: %s", options.save_dir, ", ".join([*files, FILE]))
+    if formats == _FORMATS["paddle"]:
+        say_unused(dataclasses.replace(spec, folder=Path(options.save_dir)))
     return {"save_dir": options.save_dir, "files": files, **agreement}
 
 

@@ -113,7 +113,7 @@ def _refuse(rows: dict[str, Any], drop: float, worst: dict[str, Any], share: flo
         (drop <= options.max_drop, f"{drop:.4f} of mIoU ({mious}), more than --max_drop {options.max_drop}"),
         (
             loss <= options.max_class_drop,
-            f"{loss:.4f} of the IoU of class {worst['name']}, more than --max_class_drop {options.max_class_drop}",
+            f"{loss:.4f} of the IoU of {worst['name']}, more than --max_class_drop {options.max_class_drop}",
         ),
         (
             share >= options.min_agreement,

@@ -7,12 +7,15 @@ changed in place.
 
 from __future__ import annotations
 
-from typing import Any, Callable, Dict, Sequence
+import contextlib
+from contextvars import ContextVar
+from typing import Any, Callable, Dict, Iterator, Optional, Sequence
 
 import numpy as np
 
 from segkit._cv2 import cv2
 from segkit.errors import InputError
+from segkit.header import max_pixels
 
 Sample = Dict[str, Any]
 LABEL_KEYS = ("label", "edge")
@@ -23,6 +26,24 @@ INTERPOLATIONS = {
     "AREA": cv2.INTER_AREA,
     "LANCZOS4": cv2.INTER_LANCZOS4,
 }
+
+
+_most: ContextVar[Optional[int]] = ContextVar("most_pixels", default=None)
+
+
+class TooLarge(InputError):
+    """An image that a transform would make larger than allowed."""
+
+
+@contextlib.contextmanager
+def at_most(pixels: int) -> Iterator[None]:
+    """Within the block, in this thread, transforms make images of so many pixels at most; by default of as many as a
+    picture may have (`header.max_pixels`)."""
+    token = _most.set(pixels)
+    try:
+        yield
+    finally:
+        _most.reset(token)
 
 
 def where(sample: Sample) -> str:
@@ -66,6 +87,7 @@ def resize(sample: Sample, height: int, width: int, interp: str = "LINEAR") -> S
             f"{where(sample)}: resizing leaves nothing of the image (got {list(size_of(sample))} -> "
             f"[{height}, {width}]). Use a larger target size or leave out this image."
         )
+    _check_pixels(sample, height, width)
     step = {"op": "resize", "from": list(size_of(sample)), "to": [height, width]}
     code = INTERPOLATIONS[interp]
     return _apply(
@@ -80,6 +102,7 @@ def pad(sample: Sample, top: int, left: int, size: tuple[int, int], im_value: An
     """Image and labels placed at (top, left) of a canvas of `size` (h, w)."""
     if size == size_of(sample):
         return sample
+    _check_pixels(sample, *size)
     im_value = band_values(sample, im_value)
     step = {"op": "pad", "from": list(size_of(sample)), "top": top, "left": left, "to": list(size)}
     return _apply(
@@ -131,6 +154,17 @@ def warp(
         lambda image: moved(image, cv2.INTER_LINEAR, values),
         lambda label: moved(label, cv2.INTER_NEAREST, [label_value] * (label.shape[2] if label.ndim == 3 else 1)),
     )
+
+
+def _check_pixels(sample: Sample, height: int, width: int) -> None:
+    most = _most.get() or max_pixels()
+    if height * width > most:
+        was = size_of(sample)
+        raise TooLarge(
+            f"{where(sample)}: the transforms would make too many pixels of it (got {was[1]} x {was[0]} -> {width} x "
+            f"{height}, expected at most {most:,} in all). Leave out photos that are that long and narrow, or bound "
+            "the size: max_size of ResizeByShort, or Resize."
+        )
 
 
 def record(sample: Sample, step: dict) -> None:

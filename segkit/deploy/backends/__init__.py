@@ -14,9 +14,10 @@ from segkit.deploy.backends.openvino_runtime import OpenVinoBackend
 from segkit.deploy.backends.paddle_inference import PaddleBackend
 from segkit.deploy.spec import DeploySpec
 from segkit.errors import InputError, list_problems
+from segkit.log import logger
 from segkit.options import InferOptions
 
-__all__ = ["ENGINES", "Backend", "open_backend"]
+__all__ = ["ENGINES", "Backend", "open_backend", "say_unused"]
 
 # In the order in which they are tried: the first one's masks are what the others are compared with.
 ENGINES: dict[str, type[Backend]] = {kind.name: kind for kind in (PaddleBackend, OpenVinoBackend, OnnxBackend)}
@@ -37,6 +38,8 @@ def open_backend(spec: DeploySpec, options: InferOptions, tune_on: Optional[list
         kinds = [kind]
     else:
         kinds = _able(spec, options)
+        if kinds == [PaddleBackend] and gpu_number(options) is None:
+            say_unused(spec)
     return choose(kinds, spec, options, tune_on)
 
 
@@ -49,6 +52,14 @@ def _able(spec: DeploySpec, options: InferOptions) -> list[type[Backend]]:
         title = f"{spec.path}: no inference engine here can run this model as asked:"
         raise InputError(list_problems(title, [f"{kind.name}: {reason}." for kind, reason in reasons.items()]))
     return able
+
+
+def say_unused(spec: DeploySpec) -> None:
+    """Say which installed engines, faster than Paddle on most models, have no model in the folder."""
+    names = [name for name, kind in ENGINES.items() if kind.installed() and kind.file(spec) is None]
+    if names:
+        text = "%s %s installed and mostly faster, but %s has no model for it: export with --format all"
+        logger.info(text, " and ".join(names), "is" if len(names) == 1 else "are", spec.folder)
 
 
 def _missing(kind: type[Backend], spec: DeploySpec) -> Optional[str]:

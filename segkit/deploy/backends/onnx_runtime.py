@@ -65,6 +65,8 @@ class OnnxBackend(Backend):
                     f"--device {options.device}: the installed ONNX Runtime has no {wanted} (it has "
                     f"{', '.join(found)}). Install onnxruntime-gpu, or use --device cpu"
                 )
+            if options.use_trt and (options.use_int8 or options.precision == "int8") and spec.precision != "int8":
+                return "--use_int8: ONNX Runtime's TensorRT needs ranges of int8, which are not made here. Use fp16"
             if options.precision in ("bf16", "fp16") and not options.use_trt:
                 return f"--precision {options.precision}: ONNX Runtime computes so with TensorRT only. Add --use_trt"
         elif options.precision in ("bf16", "fp16"):

@@ -55,6 +55,10 @@ class PaddleBackend(Backend):
         if gpu_number(options) is not None:
             if options.precision == "int8" and not options.use_trt:
                 return "--precision int8 works with TensorRT only. Add --use_trt"
+            if options.use_trt and not str(spec.model).endswith(".pdmodel"):
+                return (
+                    f"--use_trt: Paddle's TensorRT wants the older format (got {spec.model}). Export --format paddle2"
+                )
             return _gpu_obstacle(options)
         if options.precision == "bf16" and options.enable_mkldnn is False:
             return "--precision bf16 on the CPU means oneDNN's kernels. Leave --enable_mkldnn False out"

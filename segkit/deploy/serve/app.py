@@ -81,10 +81,13 @@ class Service:
         wanted = Wanted(choose(format, request.headers.get("accept", "")), tolerance)
         with self.admission.photo(model.batcher.seconds_a_photo):
             data = await _photo(request)
-            async with model.room:
+            async with model.room.place(await model.weigh(data, self.limits, self.pool)):
                 if await request.is_disconnected():
                     return Response(status_code=_GONE)
-                body = await model.answer(data, wanted, self.limits, self.pool)
+                try:
+                    body = await model.answer(data, wanted, self.limits, self.pool)
+                except InputError as error:  # of the model's folder strangers learn the name alone
+                    raise Refused(400, str(error).replace(str(model.spec.folder), model.name)) from error
         return Response(body, media_type=MEDIA[wanted.format])
 
     def close(self) -> None:

@@ -17,6 +17,9 @@ from segkit.deploy.pipeline import Run
 Report = Callable[[int, float], None]
 
 
+_NUMBERS = 3 * 2**22  # of the inputs of a batch
+
+
 @dataclass
 class _Waiting:
     x: np.ndarray
@@ -27,8 +30,8 @@ class _Waiting:
 class Batcher:
     """One thread around an engine, which is never entered by two at a time.
 
-    A batch is of up to `max_batch` network inputs of one shape. It starts as soon as it is full, no other photo is on
-    its way (see `coming`), or its first one has waited for `max_wait` seconds.
+    A batch is of up to `max_batch` network inputs of one shape, fewer of large ones. It starts as soon as it is full,
+    no other photo is on its way (see `coming`), or its first one has waited for `max_wait` seconds.
 
     Args:
         run: the engine, see `pipeline.Run`.
@@ -92,14 +95,18 @@ class Batcher:
             if not self._waiting:
                 return []
             deadline = self._waiting[0].since + self._max_wait
-            while self._coming and not self._closed and len(self._alike()) < self._max_batch:
+            while self._coming and not self._closed and len(self._alike()) < self._most():
                 left = deadline - time.monotonic()
                 if left <= 0:
                     break
                 self._changed.wait(left)
-            batch = self._alike()[: self._max_batch]
+            batch = self._alike()[: self._most()]
             self._waiting = [item for item in self._waiting if not any(item is taken for taken in batch)]
             return batch
+
+    def _most(self) -> int:
+        """How many inputs like the first one go together."""
+        return min(self._max_batch, max(1, _NUMBERS // self._waiting[0].x.size))
 
     def _alike(self) -> list[_Waiting]:
         first = self._waiting[0].x

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import importlib.util
 import io as memory
 import math
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,12 +32,13 @@ class Refused(Exception):
 @dataclass
 class Limits:
     """`body`: bytes of a request. `pixels`: of a photo. `queue`: photos taken and not yet answered. `upload`: seconds
-    until a body must be here."""
+    until a body must be here. `input`: pixels that the network gets of a photo at once."""
 
     body: int
     pixels: int
     queue: int
     upload: float
+    input: int
 
     def check_body(self, size: int) -> None:
         """Refuse a body of more bytes than allowed."""
@@ -47,8 +49,9 @@ class Limits:
                 "with a higher --max_body_mb.",
             )
 
-    def check_pixels(self, data: bytes, channels: int) -> None:
-        """Refuse a photo that its header says to be too large, before anything is decoded.
+    def check_pixels(self, data: bytes, channels: int) -> int:
+        """Refuse a photo that its header says to be too large, before anything is decoded. Returns its pixels, of
+        photos with more than 8 bits twice as many: they take twice the memory.
 
         Raises:
             Refused: more pixels, or numbers in all, than allowed.
@@ -63,6 +66,39 @@ class Limits:
                 f"(expected at most {self.pixels:,} pixels). Send a smaller one, or have the server started with a "
                 "higher --max_pixels.",
             )
+        return height * width * (2 if _is_deep(data) else 1)
+
+    def check_input(self, height: int, width: int) -> None:
+        """Refuse what would be too large for the network at once."""
+        if height * width > self.input:
+            raise Refused(
+                413,
+                f"this model gets photos whole, and {width}x{height} pixels are too many for it (expected at most "
+                f"{self.input:,}). Send a smaller one, or have the server started with a higher --max_input_pixels, or "
+                "the model exported with test_config.is_slide or a Resize.",
+            )
+
+
+class Room:
+    """Bounds what is in memory together. Whoever needs more waits, in order; a single one may need more than all."""
+
+    def __init__(self, size: int):
+        self._free = self._size = size
+        self._turn, self._changed = asyncio.Lock(), asyncio.Condition()
+
+    @contextlib.asynccontextmanager
+    async def place(self, size: int) -> AsyncIterator[None]:
+        """Inside, `size` of the room is taken."""
+        size = min(size, self._size)
+        async with self._turn, self._changed:
+            await self._changed.wait_for(lambda: self._free >= size)
+            self._free -= size
+        try:
+            yield
+        finally:
+            async with self._changed:
+                self._free += size
+                self._changed.notify_all()
 
 
 class Admission:
@@ -117,6 +153,11 @@ def header_size(data: bytes) -> tuple[int, int, int]:
             "It is damaged or of another format: convert it."
         )
     return height, width, 4
+
+
+def _is_deep(data: bytes) -> bool:
+    """Whether its pixels may have more than 8 bits."""
+    return data.startswith((b"\x93NUMPY", *_TIFF)) or (data.startswith(b"\x89PNG") and data[24:25] == b"\x10")
 
 
 def _tiff_size(data: bytes) -> tuple[int, int, int]:

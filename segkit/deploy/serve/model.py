@@ -17,7 +17,7 @@ from segkit.deploy.infer import segmenter
 from segkit.deploy.outputs import full_palette
 from segkit.deploy.pipeline import Photo
 from segkit.deploy.serve.batching import Batcher
-from segkit.deploy.serve.limits import Limits
+from segkit.deploy.serve.limits import Limits, Refused, Room
 from segkit.deploy.serve.metrics import Metrics
 from segkit.deploy.serve.results import Classes, Wanted, encode
 from segkit.deploy.spec import DeploySpec
@@ -25,18 +25,22 @@ from segkit.deploy.windows import windows_as
 from segkit.errors import InputError
 from segkit.log import logger
 from segkit.options import EngineOptions, InferOptions, ServeOptions
+from segkit.transforms import base
 
+_PIXELS = 40_000_000  # of decoded photos together, about 1.5 GB with all that becomes of them
 _WARM_UP_SIZE = 256  # pixels, where the graph takes any size
 
 
 class ServedModel:
     """One exported folder behind its name: reads photos, runs them in batches, writes replies.
 
-    At most `room` photos are decoded at any time; further ones wait as the bytes that were sent.
+    Photos are decoded as far as there is `room`; further ones wait as the bytes that were sent.
     """
 
     def __init__(self, name: str, folder: str, options: ServeOptions, metrics: Metrics, threads: int):
         self.name, self.metrics = name, metrics
+        self._room_for = max(options.max_pixels, _PIXELS)
+        self._least = self._room_for // (2 * options.max_batch + threads)
         self.spec = DeploySpec.load(folder)
         shared = {field.name: getattr(options, field.name) for field in dataclasses.fields(EngineOptions)}
         engine = InferOptions(config=folder, batch_size=options.max_batch, **shared)
@@ -45,13 +49,19 @@ class ServedModel:
         self.classes = Classes(self.segmenter.class_names, full_palette(self.segmenter.palette), self.spec.num_classes)
         self.batcher = Batcher(self.backend.run, options.max_batch, options.max_wait_ms / 1000, self._report)
         self.segmenter.run = self._in_turns
-        self._at_once = 2 * options.max_batch + threads
         self._warm = self._warm_up()
 
     @cached_property
-    def room(self) -> asyncio.Semaphore:
-        """Places for decoded photos, made at first use, in the loop that it belongs to."""
-        return asyncio.Semaphore(self._at_once)
+    def room(self) -> Room:
+        """For the pixels of decoded photos, made at first use, in the loop that it belongs to."""
+        return Room(self._room_for)
+
+    async def weigh(self, data: bytes, limits: Limits, pool: ThreadPoolExecutor) -> int:
+        """The room that a photo needs, see `Limits.check_pixels`; no less than lets two batches and those being read
+        or written in."""
+        run = asyncio.get_running_loop().run_in_executor
+        pixels = await run(pool, limits.check_pixels, data, self.spec.img_channels)
+        return max(pixels, self._least)
 
     @property
     def ready(self) -> bool:
@@ -95,8 +105,14 @@ class ServedModel:
         return np.stack([found.result() for found in [self.batcher.submit(window) for window in windows]])
 
     def _read(self, data: bytes, limits: Limits) -> Photo:
-        limits.check_pixels(data, self.spec.img_channels)
-        return self.segmenter.prepare(data)
+        try:
+            with base.at_most(limits.pixels):
+                photo = self.segmenter.prepare(data)
+        except base.TooLarge as error:
+            raise Refused(413, str(error)) from error
+        if self.segmenter.windows is None:
+            limits.check_input(*(photo.x.shape[1:] if self.spec.input_layout == "NCHW" else photo.x.shape[:2]))
+        return photo
 
     def _write(self, output: np.ndarray, photo: Photo, wanted: Wanted) -> bytes:
         mask = self.segmenter.mask(output, photo.geometry)

@@ -35,7 +35,9 @@ def serve(models: list[str], options: ServeOptions) -> int:
     metrics = Metrics()
     threads = max(2, min(8, os.cpu_count() or 1))
     served = {name: ServedModel(name, folder, options, metrics, threads) for name, folder in folders.items()}
-    limits = Limits(round(options.max_body_mb * 2**20), options.max_pixels, options.queue, options.timeout)
+    limits = Limits(
+        round(options.max_body_mb * 2**20), options.max_pixels, options.queue, options.timeout, options.max_input_pixels
+    )
     service = Service(served, limits, metrics, threads)
     with listen(options.host, options.port) as listening:
         logger.info("serving %s on %s (Ctrl-C or SIGTERM stops)", ", ".join(folders), address(listening))
@@ -50,7 +52,7 @@ def serve(models: list[str], options: ServeOptions) -> int:
 
 
 def _check(options: ServeOptions) -> None:
-    for name in ("max_batch", "max_pixels", "queue", "max_body_mb", "timeout", "stop_timeout"):
+    for name in ("max_batch", "max_pixels", "max_input_pixels", "queue", "max_body_mb", "timeout", "stop_timeout"):
         if getattr(options, name) <= 0:
             raise InputError(f"--{name}: got {getattr(options, name)}, expected a number above 0.")
     if options.max_wait_ms < 0:
