@@ -86,7 +86,7 @@ def main() -> None:
     photos = args.photos.resolve() if args.photos else photos_of(best, work)
     exported = once(work / "exported", "export", "--model_path", str(best), "--format", "all")
     int8 = once(work / "int8", "quantize", "--config", str(best / "config.yml"), "--model_path", str(exported),
-                "--max_drop", args.max_drop)  # fmt: skip
+                "--max_drop", args.max_drop, "--max_class_drop", "1", "--min_agreement", "0")  # fmt: skip
     masks = once(work / "predict", "predict", "--model_path", str(best), "--image_path", str(photos), "--device", "cpu")
     whole: Optional[float] = None if args.photos else miou(best, work / "val")
     rows: list[list[Any]] = [["predict", "", "", harness.digits(whole) if whole is not None else "-"]]
@@ -101,8 +101,9 @@ def main() -> None:
             continue
         same, pixels = equal(masks / "mask", made)
         found = "-"
-        if whole is not None and precision != "bf16":  # val runs exported folders in the folder's own precision
-            found = f"{miou(folder, work / f'val {name}', '--backend', backend):.4f}"
+        if whole is not None:
+            how = ["--precision", "bf16"] if precision == "bf16" else []  # an int8 folder runs as int8 by itself
+            found = f"{miou(folder, work / f'val {name}', '--backend', backend, *how):.4f}"
         rows.append([name, f"{pixels - same} of {pixels}", f"{100 * same / pixels:.4f}", found])
     print(f"{harness.machine('paddlepaddle', 'onnxruntime', 'openvino')}\n")
     print(harness.markdown(["engine", "pixels that differ", "% as predict's", "mIoU"], rows))

@@ -65,6 +65,11 @@ def is_sound(data: bytes) -> bool:
     return data[:4] == b"RIFF" and len(data) >= 8 + struct.unpack_from("<I", data.ljust(8, b"\xff"), 4)[0]
 
 
+def ends(data: bytes) -> bool:
+    """Whether a JPEG has its end mark after the last of its pixels, whatever a camera has put behind it."""
+    return data[:2] == b"\xff\xd8" and data.rfind(b"\xff\xd9") > data.rfind(b"\xff\xda")
+
+
 def _png_is_sound(data: bytes) -> bool:
     at, seen = 8, []
     while at + 12 <= len(data):

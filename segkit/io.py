@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import functools
+import importlib
 import io
 import logging
 import os
@@ -60,7 +61,7 @@ def decode_image(data: bytes, name: str, channels: int = 3) -> np.ndarray:
     if data[:4] in _TIFF:
         return _fit_channels(bands.as_picture(_decode_tiff(data, name, channels), name), channels, name)
     header.refuse_bomb(*header.size(data), name)
-    if not header.is_sound(data):
+    if not header.is_sound(data) and not (_without_pillow() and header.ends(data)):
         _open_pillow(data, name)  # strict, and it knows what some cameras append
     deep = data[:8] == _PNG and data[24:25] == b"\x10"
     flags = None if deep else {1: cv2.IMREAD_GRAYSCALE, 3: cv2.IMREAD_COLOR}.get(channels)
@@ -94,7 +95,7 @@ def read_label(path: PathLike, palette: np.ndarray | None = None) -> np.ndarray:
         raise InputError(f"{name}: the label is empty (0 bytes). Copy it again or take it off the list.")
     if data[:6] == _NPY:
         return _small(bands.decode_npy(data, name), name)
-    if data[:4] in _TIFF and not _pillow_knows(data):
+    if data[:4] in _TIFF and not _pillow_knows(data, name):
         return _small(bands.decode_tiff(data, name), name)
     image = _open_pillow(data, name)
     if image.mode == "P":
@@ -127,9 +128,11 @@ def image_size(path: PathLike) -> tuple[int, int]:
             head = file.read(6)
         if head == _NPY:
             return tuple(np.load(path, mmap_mode="r", allow_pickle=False).shape[:2])
-        if head[:4] in _TIFF and not _pillow_knows(path):
+        if head[:4] in _TIFF and not _pillow_knows(path, name):
             return bands.tiff_facts(name)["shape"][:2]
-        with _pillow().open(path) as image:
+        if _without_pillow():
+            return _size_by_header(path)
+        with _pillow(name).open(path) as image:
             width, height = image.size
             if image.format == "TIFF":  # some versions of Pillow have turned its size already
                 width, height = image.tag_v2[256], image.tag_v2[257]
@@ -237,11 +240,26 @@ def unreadable(name: str, error: Exception) -> InputError:
     )
 
 
-def _pillow() -> Any:
+def _without_pillow() -> bool:
+    """Whether this is a deployment machine with OpenCV alone, which then also judges what Pillow would."""
+    try:
+        importlib.import_module("PIL")
+    except ImportError:
+        return True
+    return False
+
+
+def _size_by_header(path: PathLike) -> tuple[int, int]:
+    data = _read_bytes(path)
+    width, height = header.size(data)
+    return (width, height) if exif.orientation(data) in (5, 6, 7, 8) else (height, width)
+
+
+def _pillow(name: str) -> Any:
     try:
         from PIL import Image
     except ImportError as error:
-        raise InputError(f"Pillow cannot be loaded ({error}). Install it: pip install pillow") from error
+        raise InputError(f"{name}: reading it needs Pillow ({error}). Install it: pip install pillow") from error
     logging.getLogger("PIL.TiffImagePlugin").setLevel(logging.CRITICAL)  # what it cannot read is read otherwise
     Image.MAX_IMAGE_PIXELS = header.max_pixels()  # its own limit refuses labels whose photos are fine
     return Image
@@ -249,7 +267,7 @@ def _pillow() -> Any:
 
 def _open_pillow(data: bytes, name: str) -> Any:
     """A Pillow image with its pixels loaded, so that damage shows here."""
-    module = _pillow()
+    module = _pillow(name)
     header.refuse_bomb(*header.size(data), name)
     if data[:8] == _PNG and not header.is_sound(data):  # Pillow minds not every check sum
         raise unreadable(name, ValueError("a part is missing, or its check sum is wrong"))
@@ -264,9 +282,9 @@ def _open_pillow(data: bytes, name: str) -> Any:
     return image
 
 
-def _pillow_knows(source: bytes | PathLike) -> bool:
+def _pillow_knows(source: bytes | PathLike, name: str) -> bool:
     """Whether Pillow knows the bands and numbers of this TIFF, bytes or a path."""
-    module = _pillow()
+    module = _pillow(name)
     try:
         with module.open(io.BytesIO(source) if isinstance(source, bytes) else source):
             return True
@@ -275,8 +293,8 @@ def _pillow_knows(source: bytes | PathLike) -> bool:
 
 
 def _decode_tiff(data: bytes, name: str, channels: int) -> np.ndarray:
-    """8-bit TIFF of 1, 3 or 4 bands by Pillow, which is always there; all others by tifffile."""
-    module = _pillow()
+    """8-bit TIFF of 1, 3 or 4 bands by Pillow, all others by tifffile."""
+    module = _pillow(name)
     try:
         image = module.open(io.BytesIO(data))
         header.refuse_bomb(*image.size, name)

@@ -8,6 +8,7 @@ import logging
 import pytest
 
 from segkit.deploy.backends import choice
+from segkit.deploy.backends.paddle_inference import PaddleBackend
 from segkit.deploy.spec import DeploySpec
 from segkit.log import logger
 from tests.tiny_model import PLAIN, make_all, run
@@ -43,3 +44,4 @@ def said():
 @pytest.fixture(autouse=True)
 def short_turns(monkeypatch):
     monkeypatch.setattr(choice, "_TURN_SECONDS", 0.02)
+    monkeypatch.setattr(PaddleBackend, "spins", 0.0)

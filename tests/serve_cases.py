@@ -44,7 +44,7 @@ def make_service(folders, queue=256, **changed):
     options = ServeOptions(**changed)
     metrics = Metrics()
     served = {name: ServedModel(name, str(folder), options, metrics, 2) for name, folder in folders.items()}
-    return Service(served, Limits(1 << 20, 200_000, queue, 5.0, 100_000), metrics, 2)
+    return Service(served, Limits(1 << 20, 200_000, queue, 5.0, 190_000), metrics, 2)
 
 
 @pytest.fixture(scope="module")

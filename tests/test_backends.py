@@ -17,6 +17,7 @@ import numpy as np
 import onnxruntime
 import pytest
 import yaml
+from PIL import Image
 
 from segkit import io
 from segkit.deploy.backends import choice, onnx_runtime, open_backend, openvino_runtime, paddle_inference
@@ -316,12 +317,21 @@ def test_a_machine_without_paddle(tiny, root, tmp_path):
     refused = subprocess.run([sys.executable, "-c", "import paddle"], env=environment, capture_output=True, check=False)
     assert refused.returncode == 1
     io.write_png(tmp_path / "in" / "a.png", photo(90, 70))
+    Image.fromarray(photo(90, 70)).save(tmp_path / "b.jpg")
+    (tmp_path / "in" / "b.jpg").write_bytes((tmp_path / "b.jpg").read_bytes() + b"what a phone puts behind it")
     command = [sys.executable, root / "deploy" / "python" / "infer.py", "--config", tiny.parent / "all" / "deploy.yaml"]
     flags = ["--image_path", tmp_path / "in", "--save_dir", tmp_path / "out", "--added"]
     done = subprocess.run([*command, *flags], env=environment, capture_output=True, text=True, timeout=100, check=False)
     assert done.returncode == 0, done.stderr
+    assert (tmp_path / "out" / "b.png").is_file()
     assert re.search(r"engine: (openvino|onnxruntime) fp32", done.stderr)
     assert (io.read_label(tmp_path / "out" / "a.png") == load(tiny).predict(photo(90, 70))).mean() >= 0.999
+    Image.fromarray(photo(90, 70)).save(tmp_path / "in" / "c.tif")
+    (tmp_path / "in" / "d.jpg").write_bytes((tmp_path / "b.jpg").read_bytes()[:-500])
+    told = subprocess.run([*command, *flags], env=environment, capture_output=True, text=True, check=False)
+    assert told.returncode == 2 and "2 of 4 inputs could not be segmented" in told.stderr
+    for name in ("c.tif", "d.jpg"):
+        assert re.search(rf"{name}: reading it needs Pillow .* Install it: pip install pillow", told.stderr)
     paddle = subprocess.run(
         [*command, *flags, "--backend", "paddle"], env=environment, capture_output=True, text=True, check=False
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import json
 import time
 from typing import ClassVar
 
@@ -30,11 +32,11 @@ class Fake(Backend):
 
     package = "numpy"
     install = "pip install numpy"
-    seconds, share, low_error, broken = 0.0, 0.5, 0, False
+    seconds, share, low_error, broken, wide, a_photo = 0.0, 0.5, 0, False, 1, 0.0
     can: ClassVar[tuple[str, ...]] = ("fp32",)
 
     def __init__(self, spec, options, tune_on=None):
-        super().__init__(spec, options.precision)
+        super().__init__(spec, options.precision, self.wide)
         if self.broken:
             raise RuntimeError("no such kernel")
 
@@ -48,7 +50,7 @@ class Fake(Backend):
 
     def _infer(self, batch):
         low = self.precision != "fp32"
-        time.sleep(self.seconds / (4 if low else 1))
+        time.sleep(self.seconds / (4 if low else 1) + self.a_photo * len(batch))
         classes = np.zeros((len(batch), 100, 1000), np.uint8)
         classes[:, :, int(1000 * self.share) + (self.low_error if low else 0) :] = 1
         return classes
@@ -83,6 +85,36 @@ def test_the_choice_is_made_anew_when_something_changes(model, said):
     assert tried() and not tried()
     (model.folder / choice.FILE).write_text("no JSON")
     assert tried() and not tried()
+
+
+def test_engines_that_take_several_batches_side_by_side(model):
+    wide = fake("wide", seconds=0.03, wide=6)
+    assert choice.choose([FAST, wide], model, InferOptions(hint="throughput")).name == "wide"
+
+
+def test_photos_are_timed_in_batches(model, said):
+    """What is slower with one photo may be faster with four; no more than a million pixels are run at once."""
+    batches = fake("batches", seconds=0.03)
+    single = fake("single", a_photo=0.012)
+    for size, expected, shape in ((1, "single", 1), (4, "batches", 4), (8, "batches", 4)):
+        assert choice.choose([batches, single], model, InferOptions(batch_size=size)).name == expected
+        assert f"the fastest on [{shape}, 3, 512, 512]" in said[-1] or "as remembered" in said[-1]
+
+
+def test_the_newest_choices_are_kept(model):
+    for number in range(25):
+        choice._remember(model, str(number), choice.Trial("slow", "fp32", 1.0, 1.0), [])
+    kept = json.loads((model.folder / choice.FILE).read_text())
+    assert list(kept) == [str(number) for number in range(5, 25)]
+
+
+def test_a_race_waits_for_threads_that_spin(model, monkeypatch):
+    slept = []
+    monkeypatch.setattr(choice.time, "sleep", slept.append)
+    ticks = itertools.count()
+    monkeypatch.setattr(choice.time, "perf_counter", lambda: float(next(ticks)))
+    choice._race([fake("busy", spins=0.25)(model, InferOptions()), FAST(model, InferOptions())], choice.made_up(model))
+    assert [seconds for seconds in slept if seconds == 0.25] == [0.25] * 3
 
 
 def test_a_folder_that_cannot_be_written(model, monkeypatch):

@@ -158,7 +158,7 @@ def test_without_the_data(tiny, tmp_path, capsys):
     flags = ("--opts", "val_dataset.dataset_root=nowhere", "train_dataset.dataset_root=nowhere")
     for number, more in enumerate(((), (f"val_dataset.transforms={json.dumps(PLAIN)}",))):
         assert to(tiny, tmp_path / str(number), *flags, *more) == 0
-        assert "on a random photo: " in capsys.readouterr().err
+        assert "on a random photo of " in capsys.readouterr().err
 
 
 def test_a_second_export_replaces_the_first_and_keeps_what_others_wrote(tiny, tmp_path):

@@ -169,7 +169,10 @@ def test_a_full_queue(folders):
 def test_health_and_metrics(client, folders, model):
     assert client.get("/healthz").json() == {"status": "ok"}
     ready = client.get("/readyz")
-    assert (ready.status_code, ready.json()) == (200, {"ready": True, "models": {"fixed": True, "free": True}})
+    assert (ready.status_code, ready.json()) == (
+        200,
+        {"ready": True, "models": {"fixed": True, "free": True, "windows": True}},
+    )
 
     def number(line):
         found = re.search(rf"^{re.escape(line)} (\S+)$", client.get("/metrics").text, re.MULTILINE)
@@ -198,7 +201,7 @@ def test_readiness_ends_before_the_server_does(client, service):
 
 def test_models_and_descriptions(client):
     about = client.get("/v1/models").json()["models"]
-    assert [item["name"] for item in about] == ["fixed", "free"]
+    assert [item["name"] for item in about] == ["fixed", "free", "windows"]
     assert client.get("/v1/models/free").json()["input_shape"] == [-1, 3, -1, -1]
     schema = client.get("/openapi.json").json()
     assert "multipart/form-data" in schema["paths"]["/v1/models/{name}/predict"]["post"]["requestBody"]["content"]
@@ -410,7 +413,7 @@ def test_200_at_once_and_a_signal_under_load(running, model):
     assert lost == [] and all(answers) and len(answers) > 30
     assert "Traceback" not in running.text() and "stopped, every request was answered" in running.text()
     lines = [line for line in running.text().splitlines() if " POST /predict " in line]
-    assert len(lines) == len(answers) + 201
+    assert len(lines) == len(answers) + 601
 
 
 def test_a_second_signal_stops_at_once(running):

@@ -196,9 +196,9 @@ def test_wrong_addresses(client, method, path, status, message):
 
 def test_what_is_too_large_for_the_network(client, service, monkeypatch):
     """A model that gets photos whole takes less than one that gets windows; what transforms would blow up, none."""
-    body = png(photo(300, 350))
+    body = png(photo(400, 490))
     reply = client.post("/v1/models/free/predict", content=body, headers=PNG)
-    assert reply.status_code == 413 and "350x300 pixels are too many for it" in reply.json()["error"]["message"]
+    assert reply.status_code == 413 and "490x400 pixels are too many for it" in reply.json()["error"]["message"]
     assert client.post("/v1/models/windows/predict", content=body, headers=PNG).status_code == 200
     monkeypatch.setattr(service.models["windows"].segmenter, "transforms", Compose([ResizeByShort(500)]))
     reply = client.post("/v1/models/windows/predict", content=png(photo(1, 600)), headers=PNG)

@@ -1,4 +1,4 @@
-"""Segment photos and videos with an exported folder. Needs numpy, OpenCV, pyyaml, Pillow and an inference engine."""
+"""Segment photos and videos with an exported folder. Needs numpy, OpenCV, pyyaml and an inference engine."""
 
 from __future__ import annotations
 

@@ -24,6 +24,8 @@ class Backend(ABC):
     name: str
     package: str
     install: str
+    spins: float = 0.0
+    """seconds for which its threads keep their cores busy after a run"""
 
     def __init__(self, spec: DeploySpec, precision: str = "fp32", parallel: int = 1):
         """`parallel`: how many calls of `run` really go side by side; others wait."""

@@ -8,6 +8,7 @@ import json
 import os
 import statistics
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Optional
@@ -27,6 +28,8 @@ FILE = "engine_choice.json"
 # Shares of equal pixels below which an engine is not taken; the lower one for bf16, fp16 and int8 by the user's wish.
 MIN_AGREEMENT, MIN_AGREEMENT_LOW = 0.999, 0.99
 _TURNS, _TURN_SECONDS = 3, 0.2
+_PIXELS = 2**20  # of the photos that are timed together
+_KEPT = 20  # choices in the file, the newest
 _MADE_UP_SIZE, _SQUARE = 512, 16
 COMPARED = 3  # photos on which masks are compared, where so many are at hand
 _FAILURES = (InputError, RuntimeError, ValueError, OSError, NotImplementedError)
@@ -50,8 +53,8 @@ def choose(kinds: list[type[Backend]], spec: DeploySpec, options: InferOptions, 
     """The fastest of `kinds` whose masks agree, opened. One line in the log says what was chosen and why.
 
     Where there is a choice, a trial decides: agreement on the first batches of `tune_on` (or a made-up photo), and time
-    on the first of them. It is remembered in the exported folder for this model, CPU, shape and these versions; a
-    folder that cannot be written is no obstacle.
+    on the first of them, as many photos at once as `options.batch_size` says. It is remembered in the exported folder
+    for this model, CPU, shape and these versions; a folder that cannot be written is no obstacle.
     """
     wanted = _precisions(options)
     candidates = [
@@ -66,7 +69,8 @@ def choose(kinds: list[type[Backend]], spec: DeploySpec, options: InferOptions, 
         kind, precision = candidates[0]
         return kind(spec, dataclasses.replace(options, precision=precision), tune_on)
     batches = tune_on[:COMPARED] if tune_on else [made_up(spec)]
-    key = _key(candidates, spec, options, batches[0])
+    timed = _filled(batches[0], options.batch_size)
+    key = _key(candidates, spec, options, timed)
     remembered = _recall(spec, key)
     if remembered is not None:
         kind = next(kind for kind, _ in candidates if kind.name == remembered.backend)
@@ -77,7 +81,7 @@ def choose(kinds: list[type[Backend]], spec: DeploySpec, options: InferOptions, 
         f"{trial.backend} {trial.precision} {trial.milliseconds:.3g} ms and {100 * trial.agreement:.3f} % equal"
         for trial in trials
     )
-    logger.info("engine: %s %s, the fastest on %s (%s)", best.backend, best.precision, list(batches[0].shape), rows)
+    logger.info("engine: %s %s, the fastest on %s (%s)", best.backend, best.precision, list(timed.shape), rows)
     _remember(spec, key, best, trials)
     return backend
 
@@ -141,7 +145,8 @@ def _compare(
         rows.append((Trial(kind.name, precision, 0.0, share), backend))
     if not rows:
         raise InputError(f"{spec.path}: no inference engine can run this model (see above). Export it again.")
-    for (trial, _), milliseconds in zip(rows, _race([backend for _, backend in rows], batches[0])):
+    timed = _filled(batches[0], options.batch_size)
+    for (trial, _), milliseconds in zip(rows, _race([backend for _, backend in rows], timed)):
         trial.milliseconds = milliseconds
     best, opened = min(rows, key=lambda row: row[0].milliseconds)
     return best, [trial for trial, _ in rows], opened
@@ -166,6 +171,12 @@ def _reference(
     return None
 
 
+def _filled(batch: np.ndarray, size: int) -> np.ndarray:
+    """The batch repeated until it is of `size` photos, or of `_PIXELS` pixels."""
+    size = min(size, len(batch) * max(1, 3 * _PIXELS // batch.size))
+    return np.repeat(batch, max(1, size // len(batch)), axis=0)
+
+
 def _race(backends: list[Backend], batch: np.ndarray) -> list[float]:
     """Milliseconds of a batch in each: of its turns the median, of the runs in a turn the fastest. They take turns, so
     that what else the machine does falls on all; who is twice as slow as the best gets no further turn."""
@@ -174,18 +185,23 @@ def _race(backends: list[Backend], batch: np.ndarray) -> list[float]:
     for _ in range(_TURNS):
         for index in racing:
             times[index].append(_turn(backends[index], batch))
+            if len(racing) > 1:
+                time.sleep(backends[index].spins)
         best = min(map(statistics.median, times))
         racing = [index for index in racing if statistics.median(times[index]) <= 2 * best]
     return [statistics.median(found) for found in times]
 
 
 def _turn(backend: Backend, batch: np.ndarray) -> float:
+    """Milliseconds a batch of the fastest run, of as many side by side as the engine takes."""
     fastest, begin, now = float("inf"), time.perf_counter(), 0.0
-    while now - begin < _TURN_SECONDS:
-        start = time.perf_counter()
-        backend.run(batch)
-        now = time.perf_counter()
-        fastest = min(fastest, 1000 * (now - start))
+    with ThreadPoolExecutor(backend.parallel) as pool:
+        run = map if backend.parallel == 1 else pool.map
+        while now - begin < _TURN_SECONDS:
+            start = time.perf_counter()
+            list(run(backend.run, [batch] * backend.parallel))
+            now = time.perf_counter()
+            fastest = min(fastest, 1000 * (now - start) / backend.parallel)
     return fastest
 
 
@@ -228,7 +244,7 @@ def _recall(spec: DeploySpec, key: str) -> Optional[Trial]:
 
 
 def _remember(spec: DeploySpec, key: str, best: Trial, trials: list[Trial]) -> None:
-    content = _load(spec)
+    content = dict([item for item in _load(spec).items() if item[0] != key][1 - _KEPT :])
     content[key] = {"chosen": dataclasses.asdict(best), "trials": [dataclasses.asdict(trial) for trial in trials]}
     try:
         write_bytes_atomic(spec.folder / FILE, json.dumps(content, indent=1).encode())

@@ -26,6 +26,7 @@ class PaddleBackend(Backend):
     name = "paddle"
     package = "paddle"
     install = runtime.CPU_LINE
+    spins = 0.25  # Intel's OpenMP waits for more work for 0.2 s
 
     def __init__(self, spec: DeploySpec, options: InferOptions, tune_on: Optional[list[np.ndarray]] = None):
         runtime.require_paddle()

@@ -93,7 +93,8 @@ class _Server(uvicorn.Server):
         logger.info("stopping: %d photos are still to be answered", self._guard.admission.taken)
         loop = asyncio.get_running_loop()
         waiting: Any = True
-        while waiting:
+        last = loop.time() + _LAST_WORD
+        while waiting and loop.time() < last:
             waiting = _waiting(sockets or [])
             await asyncio.gather(*(loop.connect_accepted_socket(self._protocol, found) for found in waiting))
         await super().shutdown(sockets)
