@@ -259,7 +259,7 @@ def test_int8_by_onnx_runtimes_tensorrt(spec, monkeypatch):
 def test_engines_without_a_model_are_named(spec, said):
     open_backend(dataclasses.replace(spec, onnx=None, openvino=None), InferOptions())
     assert said == [
-        f"openvino and onnxruntime are installed and mostly faster, but {spec.folder} has no model for it: "
+        f"openvino and onnxruntime are installed and mostly faster, but {spec.folder} has no model for them: "
         "export with --format all"
     ]
 

@@ -58,8 +58,9 @@ def say_unused(spec: DeploySpec) -> None:
     """Say which installed engines, faster than Paddle on most models, have no model in the folder."""
     names = [name for name, kind in ENGINES.items() if kind.installed() and kind.file(spec) is None]
     if names:
-        text = "%s %s installed and mostly faster, but %s has no model for it: export with --format all"
-        logger.info(text, " and ".join(names), "is" if len(names) == 1 else "are", spec.folder)
+        are, them = ("is", "it") if len(names) == 1 else ("are", "them")
+        text = "%s %s installed and mostly faster, but %s has no model for %s: export with --format all"
+        logger.info(text, " and ".join(names), are, spec.folder, them)
 
 
 def _missing(kind: type[Backend], spec: DeploySpec) -> Optional[str]:
