@@ -18,7 +18,7 @@ from PIL import Image
 
 from segkit import io
 from segkit.data.shapes import draw_shapes
-from segkit.deploy import stages, video
+from segkit.deploy import pipeline, stages, video
 from segkit.deploy.inputs import collect
 from segkit.deploy.pipeline import Segmenter
 from segkit.deploy.spec import DeploySpec
@@ -428,14 +428,13 @@ def test_a_photo_that_the_transforms_would_blow_up(tiny, tmp_path, monkeypatch, 
 def test_one_photo_does_not_end_the_run(infer, tmp_path, monkeypatch, capsys, error, message):
     for name in "abc":
         io.write_png(tmp_path / "in" / f"{name}.png", photo(20, 30))
-    prepare = Segmenter.prepare
 
-    def fail(self, image):
-        if str(image).endswith("b.png"):
+    def fail(path, channels):
+        if str(path).endswith("b.png"):
             raise error
-        return prepare(self, image)
+        return io.read_image(path, channels)
 
-    monkeypatch.setattr(Segmenter, "prepare", fail)
+    monkeypatch.setattr(pipeline, "read_image", fail)
     assert infer(tmp_path / "in", "--backend", "paddle", "--batch_size", 2) == 2
     said = capsys.readouterr().err
     assert message in said and "1 of 3 inputs could not be segmented" in said

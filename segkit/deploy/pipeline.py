@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Optional, Union
 
 import numpy as np
 
 from segkit import postprocess
+from segkit._cv2 import cv2
 from segkit.bands import as_picture, fill_missing
 from segkit.deploy import windows
-from segkit.errors import InputError
+from segkit.errors import InputError, enough_memory
 from segkit.io import decode_image, read_image
 from segkit.transforms import Compose, late
 
@@ -68,12 +69,17 @@ class Segmenter:
 
     def prepare(self, image: Image) -> Photo:
         """Read and transform one photo: a path, the bytes of a file, or an array [H, W] or [H, W, channels], RGB."""
+        path = "array" if isinstance(image, np.ndarray) else "image" if isinstance(image, bytes) else os.fspath(image)
+        with _told(path):
+            return self._prepare(image, path)
+
+    def _prepare(self, image: Image, path: str) -> Photo:
         if isinstance(image, np.ndarray):
-            path, pixels = "array", _as_photo(image, self.img_channels)
+            pixels = _as_photo(image, self.img_channels)
         elif isinstance(image, bytes):
-            path, pixels = "image", decode_image(image, "image", self.img_channels)
+            pixels = decode_image(image, path, self.img_channels)
         else:
-            path, pixels = os.fspath(image), read_image(image, self.img_channels)
+            pixels = read_image(image, self.img_channels)
         pixels, _ = fill_missing(pixels, self.nodata)
         sample = {"image": pixels, "path": path, "geometry": []}
         with late.postponed() if self.windows else contextlib.nullcontext():
@@ -157,6 +163,17 @@ class Segmenter:
         background and foreground."""
         photo = self.prepare(image)
         return self.probabilities(self.output(photo, scores=True), photo.geometry)
+
+
+@contextlib.contextmanager
+def _told(path: str) -> Iterator[None]:
+    """Within the block, memory that does not suffice, and what OpenCV refuses, is an `InputError` about the photo."""
+    too_big = f"{path}: the memory does not suffice to read it. Cut it into tiles, or make it smaller."
+    try:
+        with enough_memory(lambda: too_big):
+            yield
+    except cv2.error as error:
+        raise InputError(f"{path}: OpenCV cannot transform it ({str(error).strip()}). Leave it out.") from error
 
 
 def network_input(image: np.ndarray, layout: str = "NCHW") -> np.ndarray:

@@ -16,7 +16,6 @@ from typing import Any, Optional, Protocol, TypeVar, Union
 import numpy as np
 
 from segkit import io
-from segkit._cv2 import cv2
 from segkit.deploy.background import LIMIT, Background
 from segkit.deploy.inputs import Item
 from segkit.deploy.pipeline import Photo, Segmenter
@@ -105,14 +104,11 @@ class Stages:
 
     def _read(self, item: Item) -> Union[Loaded, InputError]:
         began = time.perf_counter()
-        too_big = f"{item.path}: the memory does not suffice to read it. Cut it into tiles, or make it smaller."
         try:
-            with enough_memory(lambda: too_big), self.clock.stage("read"):
+            with self.clock.stage("read"):
                 return Loaded(item.name, self.model.prepare(item.path), began)
         except InputError as error:
             return error
-        except cv2.error as error:
-            return InputError(f"{item.path}: OpenCV cannot transform it ({error.err}). Leave it out.")
 
     def _good(self, found: Iterable[Union[Loaded, InputError]], bar: Any) -> Iterator[Loaded]:
         for loaded in self._awaited(found):
