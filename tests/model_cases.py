@@ -34,6 +34,7 @@ SMALL: dict[str, dict] = {
     "FastFCN": {"mid_channels": 16, "num_codes": 4, "add_lateral": True},
     "GCNet": {"gc_channels": 16},
     "GINet": {"jpu": False},
+    "GSCNN": {"aspp_out_channels": 16},
     "GloRe": {"gru_channels": 16, "gru_num_state": 8, "gru_num_node": 4},
     "HRNetW48Contrast": {"proj_dim": 8, "backbone": {"type": "HRNet_W18_Small_V1"}},
     "ISANet": {"isa_channels": 8},

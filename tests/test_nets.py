@@ -11,6 +11,7 @@ from segkit.models.attention_unet import AttentionUNet
 from segkit.models.backbones.mobilenetv3 import MobileNetV3_small_x0_35
 from segkit.models.backbones.stdc import STDC1
 from segkit.models.fastscnn import FastSCNN
+from segkit.models.gscnn import GSCNN
 from segkit.models.hardnet import HarDNet
 from segkit.models.layers import fill_to
 from segkit.models.lpsnet import LPSNet
@@ -100,6 +101,7 @@ def test_backbone_maps_are_as_small_and_wide_as_it_says(name):
             lambda: BACKBONES.get("EfficientFormerv2_s0")(resolution=0),
             r"backbone.resolution: not a side in pixels \(got 0, expected 1 or more",
         ),
+        (lambda: GSCNN(2, tiny_stdc(), [0, 1, 2, 3]), r"model.backbone: has no stem .*got STDC1, expected a ResNet"),
         (lambda: LPSNet(2, depths=[1] * 4), r"model.depths, model.channels: .*got 4 and 5, expected the same number"),
         (lambda: LPSNet(2, scale_ratios=[0]), r"model.scale_ratios: no path is left \(got \[0\]"),
         (lambda: RTFormer(2, base_channels=6, num_heads=7), r"model.num_heads: .*base_channels, 48 \(got 7\)"),

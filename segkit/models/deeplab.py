@@ -4,31 +4,11 @@ from __future__ import annotations
 
 from typing import Sequence
 
-import paddle
 from paddle import Tensor, nn
 
 from segkit.models.backboned import BackboneModel
-from segkit.models.layers import ConvBNReLU, SeparableConvBNReLU, resize_to
-from segkit.models.pyramid import ASPP
+from segkit.models.pyramid import ASPP, FineDecoder
 from segkit.registry import MODELS
-
-
-class Decoder(nn.Layer):
-    """A coarse map [N, context_channels, h, w] raised onto a fine one [N, in, H, W] -> scores
-    [N, num_classes, H, W]."""
-
-    def __init__(self, num_classes: int, in_channels: int, context_channels: int, align_corners: bool):
-        super().__init__()
-        self.align_corners = align_corners
-        self.conv_bn_relu1 = ConvBNReLU(in_channels, 48, 1)
-        self.conv_bn_relu2 = SeparableConvBNReLU(context_channels + 48, 256, 3)
-        self.conv_bn_relu3 = SeparableConvBNReLU(256, 256, 3)
-        self.conv = nn.Conv2D(256, num_classes, 1)
-
-    def forward(self, x: Tensor, fine: Tensor) -> Tensor:
-        fine = self.conv_bn_relu1(fine)
-        x = resize_to(x, fine, align_corners=self.align_corners)
-        return self.conv(self.conv_bn_relu3(self.conv_bn_relu2(paddle.concat([x, fine], axis=1))))
 
 
 class _PlusHead(nn.Layer):
@@ -37,7 +17,7 @@ class _PlusHead(nn.Layer):
     ):
         super().__init__()
         self.aspp = ASPP(rates, channels[1], out_channels, align_corners, separable=True)
-        self.decoder = Decoder(num_classes, channels[0], out_channels, align_corners)
+        self.decoder = FineDecoder(num_classes, channels[0], out_channels, align_corners)
 
     def forward(self, maps: list[Tensor]) -> list[Tensor]:
         return [self.decoder(self.aspp(maps[1]), maps[0])]

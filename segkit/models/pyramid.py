@@ -1,4 +1,4 @@
-"""Context modules: the same map looked at with several fields of view."""
+"""Context modules: the same map looked at with several fields of view; and the decoder behind ASPP."""
 
 from __future__ import annotations
 
@@ -21,11 +21,18 @@ class ASPP(nn.Layer):
     """Atrous spatial pyramid pooling: convolutions of several dilations beside the image's mean
     (Chen et al., https://arxiv.org/abs/1706.05587). [N, in, h, w] -> [N, out, h, w].
 
-    `rates`: dilations; 1 is a 1x1 convolution. `separable`: depthwise and pointwise instead of dense 3x3.
+    `rates`: dilations; 1 is a 1x1 convolution. `separable`: depthwise and pointwise instead of dense 3x3. `extra`:
+    further maps [N, out, h, w] that a subclass joins.
     """
 
     def __init__(
-        self, rates: Sequence[int], in_channels: int, out_channels: int, align_corners: bool, separable: bool = False
+        self,
+        rates: Sequence[int],
+        in_channels: int,
+        out_channels: int,
+        align_corners: bool,
+        separable: bool = False,
+        extra: int = 0,
     ):
         super().__init__()
         self.align_corners = align_corners
@@ -39,13 +46,35 @@ class ASPP(nn.Layer):
             ]
         )
         self.global_avg_pool = PooledImage(in_channels, out_channels)
-        self.conv_bn_relu = ConvBNReLU(out_channels * (len(rates) + 1), out_channels, 1)
+        self.conv_bn_relu = ConvBNReLU(out_channels * (len(rates) + 1 + extra), out_channels, 1)
         self.dropout = nn.Dropout(0.1)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def joined(self, x: Tensor, *others: Tensor) -> Tensor:
+        """The map's looks and the `others`, as one map [N, out, h, w]."""
         maps = [block(x) for block in self.aspp_blocks]
         maps.append(resize_to(self.global_avg_pool(x), x, align_corners=self.align_corners))
-        return self.dropout(self.conv_bn_relu(paddle.concat(maps, axis=1)))
+        return self.dropout(self.conv_bn_relu(paddle.concat([*maps, *others], axis=1)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.joined(x)
+
+
+class FineDecoder(nn.Layer):
+    """DeepLabV3+'s decoder: a coarse map [N, context_channels, h, w] raised onto a fine one [N, in, H, W] -> scores
+    [N, num_classes, H, W] (Chen et al., https://arxiv.org/abs/1802.02611)."""
+
+    def __init__(self, num_classes: int, in_channels: int, context_channels: int, align_corners: bool):
+        super().__init__()
+        self.align_corners = align_corners
+        self.conv_bn_relu1 = ConvBNReLU(in_channels, 48, 1)
+        self.conv_bn_relu2 = SeparableConvBNReLU(context_channels + 48, 256, 3)
+        self.conv_bn_relu3 = SeparableConvBNReLU(256, 256, 3)
+        self.conv = nn.Conv2D(256, num_classes, 1)
+
+    def forward(self, x: Tensor, fine: Tensor) -> Tensor:
+        fine = self.conv_bn_relu1(fine)
+        x = resize_to(x, fine, align_corners=self.align_corners)
+        return self.conv(self.conv_bn_relu3(self.conv_bn_relu2(paddle.concat([x, fine], axis=1))))
 
 
 def pooling_stages(

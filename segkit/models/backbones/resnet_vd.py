@@ -28,7 +28,7 @@ def _shortcut(in_channels: int, out_channels: int, stride: int) -> nn.Layer:
     return ConvBN(in_channels, out_channels, 1, bias=False) if stride == 1 else _PooledConvBN(in_channels, out_channels)
 
 
-class _Basic(nn.Layer):
+class BasicBlock(nn.Layer):
     """Two 3x3 convolutions around a shortcut. [N, in, h, w] -> [N, width, h/stride, w/stride]."""
 
     expansion = 1
@@ -112,12 +112,12 @@ class _ResNetVd(nn.Layer):
 
 @BACKBONES.register
 class ResNet18_vd(_ResNetVd):
-    depths, block = (2, 2, 2, 2), _Basic
+    depths, block = (2, 2, 2, 2), BasicBlock
 
 
 @BACKBONES.register
 class ResNet34_vd(_ResNetVd):
-    depths, block = (3, 4, 6, 3), _Basic
+    depths, block = (3, 4, 6, 3), BasicBlock
 
 
 @BACKBONES.register
