@@ -2,9 +2,9 @@
 
 Copies of the photos of cats8 (phone size) and carrot_weed_8mp in DIR go through an exported BiSeNetV2 of random
 weights. `stages at once` is segkit's infer. `one by one` is a loop that reads, runs and writes in turn, as PaddleSeg's
-deploy/python/infer.py does, on the same engine; it writes masks of the network's size, as that does, which is less work
-than segkit's at the photo's own size. `longest stage` is the time of the stage that takes most, shared among its
-threads: a run cannot be shorter, and one that is hardly longer waits for nothing else.
+deploy/python/infer.py does, on the same engine and with masks of the photo's own size, as segkit's are. `longest stage`
+is the time of the stage that takes most, shared among its threads: a run cannot be shorter, and one that is hardly
+longer waits for nothing else.
 """
 
 from __future__ import annotations

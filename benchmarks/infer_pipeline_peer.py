@@ -50,16 +50,18 @@ def openvino_engine(folder: Path) -> Engine:
     return lambda x: request.infer([x])[0]
 
 
-def read(path: Path, size: int) -> np.ndarray:
-    """float32 [1, 3, size, size]."""
+def read(path: Path, size: int) -> tuple[np.ndarray, tuple[int, int]]:
+    """float32 [1, 3, size, size], and the photo's width and height."""
     image = cv2.cvtColor(cv2.imread(str(path)), cv2.COLOR_BGR2RGB)
+    width_height = image.shape[1::-1]
     image = cv2.resize(image, (size, size)).astype(np.float32) / 255
-    return np.ascontiguousarray(((image - 0.5) / 0.5).transpose(2, 0, 1)[None])
+    return np.ascontiguousarray(((image - 0.5) / 0.5).transpose(2, 0, 1)[None]), width_height
 
 
-def write(scores: np.ndarray, path: Path) -> None:
-    """The classes as a palette PNG."""
-    picture = Image.fromarray(scores.argmax(axis=1)[0].astype(np.uint8), "P")
+def write(scores: np.ndarray, width_height: tuple[int, int], path: Path) -> None:
+    """The classes at the photo's own size as a palette PNG; scores are enlarged first, as infer does."""
+    scores = cv2.resize(scores[0].transpose(1, 2, 0), width_height)
+    picture = Image.fromarray(scores.argmax(axis=2).astype(np.uint8), "P")
     picture.putpalette(np.random.default_rng(0).integers(0, 256, 768, np.uint8).tolist())
     picture.save(path)
 
@@ -71,16 +73,16 @@ def main() -> None:
     Path(out).mkdir(exist_ok=True)
     paths = sorted(Path(photos).iterdir())
     for _ in range(WARM_UP):
-        run(read(paths[0], int(size)))
+        run(read(paths[0], int(size))[0])
     spent = {"read": 0.0, "run": 0.0, "mask": 0.0, "write": 0.0}
     begin = time.perf_counter()
     for path in paths:
         start = time.perf_counter()
-        x = read(path, int(size))
+        x, width_height = read(path, int(size))
         has_read = time.perf_counter()
         scores = run(x)
         has_run = time.perf_counter()
-        write(scores, Path(out) / f"{path.stem}.png")
+        write(scores, width_height, Path(out) / f"{path.stem}.png")
         for name, seconds in (
             ("read", has_read - start),
             ("run", has_run - has_read),

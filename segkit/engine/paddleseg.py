@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -49,13 +50,22 @@ def config_files(folder: Path) -> list[Path]:
 
 def survey(folder: Path) -> Iterator[Finding]:
     """A `Finding` for each config with a model, in the order of their names. Needs no data and loads no weights."""
+    last = Last()
     for file in config_files(folder):
-        found = look_at(file, str(file.relative_to(folder)))
+        found = look_at(file, str(file.relative_to(folder)), last)
         if found is not None:
             yield found
 
 
-def look_at(file: Path, name: str) -> Optional[Finding]:
+@dataclass
+class Last:
+    """The model built last, and of what: configs beside each other often have the same, and building takes longest."""
+
+    made_of: str = ""
+    model: Any = None
+
+
+def look_at(file: Path, name: str, last: Last) -> Optional[Finding]:
     """Resolve, check and build one config; None for one without a model, which is a part of others."""
     found = Finding(name)
     try:
@@ -73,24 +83,29 @@ def look_at(file: Path, name: str) -> Optional[Finding]:
         found.problems.append(str(error))
     if found.builds:
         try:
-            build_all(cfg)
+            build_all(cfg, last)
         except InputError as error:
             found.problems.append(str(error))
     found.missing = list(dict.fromkeys(found.missing))
     return found
 
 
-def build_all(cfg: Config) -> paddle.nn.Layer:
+def build_all(cfg: Config, last: Optional[Last] = None) -> paddle.nn.Layer:
     """Everything of a config but its data sets: transforms, losses, model, schedule and optimizer. Returns the model,
-    whose parameters are shapes without numbers."""
+    whose parameters are shapes without numbers: `last`'s, where that was made of the same."""
+    last = last or Last()
     for part in ("train", "val"):
         build.build_transforms(cfg, part)
     build.build_losses(cfg)
-    with paddle.utils.unique_name.guard(), paddle.LazyGuard():  # parameters without memory: nothing is computed
-        model = build.build_model(cfg)
+    info = build.data_info(cfg)
+    made_of = json.dumps([cfg.data["model"], info.num_classes, info.img_channels], sort_keys=True, default=str)
+    if made_of != last.made_of:
+        with paddle.utils.unique_name.guard(), paddle.LazyGuard():  # parameters without memory: nothing is computed
+            last.made_of, last.model = "", build.build_model(cfg)
+        last.made_of = made_of
     scheduler = optim.build_scheduler(cfg.data["lr_scheduler"], cfg.iters)
-    optim.build_optimizer(cfg.data["optimizer"], scheduler, model)
-    return model
+    optim.build_optimizer(cfg.data["optimizer"], scheduler, last.model)
+    return last.model
 
 
 def print_survey(folder: Path, show: Callable[[str], Any] = print) -> list[Finding]:
