@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import os
 import pickle
@@ -166,6 +167,61 @@ def test_code_in_a_file_is_refused_by_name_and_not_run(tmp_path, call, named):
     with pytest.raises(InputError, match=rf"model\.pdparams: refused, because loading it would run code \(got {named}"):
         load_state(path)
     assert not target.exists()
+
+
+FORGED_TYPE = ("numpy", "dtype"), ("O8", False, True), (3, "|", None, None, None, -1, -1, 0)
+"""type 'O8' with its object flags taken away: numpy would then take the file's bytes as addresses of objects"""
+
+
+def stated(name: tuple[str, str], arguments: tuple, state: object) -> bytes:
+    """Opcodes: the global `name` called with `arguments`, and its state set."""
+    called = b"c" + "\n".join(name).encode() + b"\n" + pickle.dumps(arguments, 2)[2:-1] + b"R"
+    return called + pickle.dumps(state, 2)[2:-1] + b"b"
+
+
+@pytest.mark.parametrize(
+    "forged",
+    [
+        stated(*FORGED_TYPE),
+        b"cnumpy.core.multiarray\nscalar\n" + stated(*FORGED_TYPE) + b"C\x08AAAAAAAA\x86R",
+        b"cnumpy.core.multiarray\nscalar\n" + stated(("numpy", "dtype"), ("f8",), FORGED_TYPE[2]) + b"C\x02AA\x86R",
+        stated(("numpy", "dtype"), ("f8", False, True), (3, "<", None, None, None, -1, -1, 63)),
+        stated(("numpy", "dtype"), ("U2", False, True), (3, "<", None, None, None, 4096, 4, 8)),
+        stated(("numpy", "dtype"), ("O,i4", False, True), None),
+        stated(("numpy", "dtype"), ([("a", "O")], False, True), None),
+        stated(("_codecs", "encode"), ("a", "latin1"), {"x": 1}),
+        stated(("numpy.core.multiarray", "_reconstruct"), (0, (0,), b"b"), (1, (2,), "O8", False, [1, 2])),
+        stated(("builtins", "set"), (), {"x": 1}),
+    ],
+)
+def test_forged_states_are_refused_before_numpy_sees_them(tmp_path, forged):
+    path = tmp_path / "model.pdparams"
+    path.write_bytes(b"\x80\x04}X\x01\x00\x00\x00w" + forged + b"s.")
+    with pytest.raises(InputError, match=r"model\.pdparams: refused, because loading it would run code \(got a"):
+        load_objects(path)
+
+
+def test_arrays_that_their_bytes_do_not_fill_are_refused(tmp_path):
+    path = tmp_path / "model.pdparams"
+    good = pickle.dumps({"w": np.zeros((3, 5), "float32")}, protocol=2)
+    for shape in (b"K\x03K\x06", b"J\xfd\xff\xff\xffJ\xfb\xff\xff\xff", b"J\x00\x00\x00\x40K\x05"):
+        path.write_bytes(good.replace(b"K\x03K\x05", shape))
+        with pytest.raises(InputError, match=r"model\.pdparams: (truncated or not|refused).*shape"):
+            load_objects(path)
+
+
+@pytest.mark.parametrize("protocol", [0, 1, 2, 3, 4, 5])
+def test_all_plain_types_are_read_at_every_protocol(tmp_path, protocol):
+    big = np.arange(6, dtype=">f4")
+    arrays = {**every_type(), "c": np.ones(2, complex), "big": big, "columns": np.asfortranarray(big.reshape(2, 3)),
+              "text": np.array(["ab", "ü"]), "bytes": np.array([b"x"]), "one": np.float64(3), "word": np.str_("x")}  # fmt: skip
+    plain = {"l": [1, (2.5, None)], "d": collections.OrderedDict(a={True}), "f": frozenset({3}), "j": 1 + 2j}
+    (tmp_path / "a.pdparams").write_bytes(pickle.dumps({**arrays, **plain}, protocol=protocol))
+    found = load_objects(tmp_path / "a.pdparams")
+    assert {key: found[key] for key in plain} == plain
+    for key, value in arrays.items():
+        assert found[key].dtype == value.dtype.newbyteorder("=")  # numpy turns the bytes round
+        np.testing.assert_array_equal(found[key], value)
 
 
 def test_other_codecs_are_refused(tmp_path):
