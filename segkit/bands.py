@@ -7,17 +7,15 @@ that transforms know.
 from __future__ import annotations
 
 import io
-import math
 from typing import Any
 
 import numpy as np
 
 from segkit.errors import InputError
-from segkit.header import refuse_bomb
+from segkit.header import refuse_bomb, refuse_large
 
 INSTALL = "pip install tifffile imagecodecs"
 _ORIENTATION, _GDAL_NODATA = 274, 42113
-_MANY_BANDS = 16  # so many bands of the largest picture are decoded at most
 _TURNS = {
     2: lambda a: a[:, ::-1],
     3: lambda a: a[::-1, ::-1],
@@ -41,7 +39,7 @@ def decode_tiff(data: bytes, name: str, kind: str = "") -> np.ndarray:
         with tifffile.TiffFile(io.BytesIO(data)) as file:
             series, page = file.series[0], file.pages[0]
             refuse_bomb(page.imagewidth, page.imagelength, name)
-            refuse_bomb(math.prod(series.shape) // _MANY_BANDS, 1, name)
+            refuse_large(series.shape, series.dtype.itemsize, name)
             array, axes = series.asarray(), series.axes
             if 0 in array.shape:
                 raise ValueError(f"no pixels, shape {list(array.shape)}")

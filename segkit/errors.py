@@ -6,6 +6,7 @@ import contextlib
 import re
 from typing import Callable, Iterable, Iterator
 
+_LONGEST = 200
 _NO_MEMORY = re.compile(
     "out of memory|bad_alloc|bad allocation|ResourceExhausted|(can't|cannot|could not|failed to) allocate",
     re.IGNORECASE,
@@ -18,6 +19,12 @@ class InputError(ValueError):
     The message says where, what is wrong, what was expected and how to mend it. The command line prints
     it without a traceback and exits with 2; any other exception is a bug and keeps its traceback.
     """
+
+
+def shown(value: object) -> str:
+    """A value as messages give it: its repr, cut where it is long."""
+    text = repr(value)
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
 
 
 def counted(count: int, noun: str) -> str:

@@ -6,9 +6,11 @@ PNG specification 11.2.2; JPEG: ITU-T T.81, B.2.2; BMP: the BITMAPCOREHEADER and
 
 from __future__ import annotations
 
+import math
 import os
 import struct
 import zlib
+from collections.abc import Sequence
 
 from segkit.errors import InputError
 
@@ -30,6 +32,17 @@ def refuse_bomb(width: int, height: int, name: str) -> None:
         raise InputError(
             f"{name}: too many pixels (got {width} x {height}, expected at most {max_pixels():,} in all): decoding it "
             "could fill the memory. Cut it into tiles, or set the environment variable SEGKIT_MAX_PIXELS higher."
+        )
+
+
+def refuse_large(shape: Sequence[int], itemsize: int, name: str) -> None:
+    """`InputError` for an array of more bytes than the largest picture has as float32 RGBA."""
+    limit = 16 * max_pixels()
+    if math.prod(shape) * itemsize > limit:
+        raise InputError(
+            f"{name}: too large (got an array of shape {list(shape)}, {math.prod(shape) * itemsize / 2**30:.1f} GB, "
+            f"expected at most {limit / 2**30:.1f} GB): decoding it could fill the memory. Cut it into tiles, or set "
+            "the environment variable SEGKIT_MAX_PIXELS higher."
         )
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
+import signal
 import sys
+import time
 from pathlib import Path
 
 import paddle
@@ -12,11 +15,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.bad_input import world
-from tests.bad_input.mutate import KINDS
+from tests.bad_input.mutate import KINDS, Hang, limited
 from tests.bad_input.play import OPEN, expected, play
 from tests.bad_input.table import ROWS
 
 SAID = expected()
+REMEDY = re.compile(
+    r"\b(add|choose|check|convert|copy|correct|cut|delete|did you mean|enlarge|export|fill|free space|give|install|is '\w+'|"
+    r"it takes|keep one|known|leave|look at|make|mend|pick|put|resume from|save|say|see|set|such as|take|turn the|use|write|"
+    r"with one of|admit|commands:)\b",
+    re.IGNORECASE,
+)
 SEEDS = st.integers(0, 2**32 - 1)
 
 
@@ -50,7 +59,26 @@ def here(template: Path, tmp_path_factory) -> Path:
     return world.copy(template, tmp_path_factory.mktemp("random") / "world")
 
 
-@pytest.mark.skipif(not hasattr(__import__("signal"), "SIGALRM"), reason="hangs are noticed by an alarm signal")
+ALARMED = pytest.mark.skipif(not hasattr(signal, "SIGALRM"), reason="hangs are noticed by an alarm signal")
+
+
+@ALARMED
+def test_a_hang_is_noticed_whatever_swallows_it() -> None:
+    with pytest.raises(Hang), limited(1), contextlib.suppress(Exception):
+        time.sleep(5)
+    begin = time.monotonic()
+    with pytest.raises(Hang, match="took longer"), limited(1), contextlib.suppress(BaseException):
+        time.sleep(5)
+    assert time.monotonic() - begin < 3
+
+
+def test_every_message_says_what_to_do() -> None:
+    """A second sentence, or names to choose from, after what is wrong."""
+    lacking = [name for name, text in SAID.items() if not REMEDY.search(text)]
+    assert not lacking
+
+
+@ALARMED
 @pytest.mark.filterwarnings("ignore::UserWarning:PIL")
 @pytest.mark.parametrize("kind, examples", [("configs", 25), ("deploys", 15), ("lists", 60), ("images", 110)])
 def test_random_mistakes_are_answered(kind: str, examples: int, here: Path) -> None:

@@ -12,7 +12,8 @@ import pytest
 from PIL import Image
 
 from segkit import header, io
-from segkit.bands import decode_npy
+from segkit.bands import decode_npy, decode_tiff
+from segkit.datasets.pssl import PSSLDataset
 from segkit.errors import InputError
 from tests.bad_input.pictures import FORMATS, encoded
 
@@ -83,3 +84,27 @@ def test_an_array_that_claims_more_than_the_memory() -> None:
     np.lib.format.write_array_header_1_0(out, {"descr": "<f8", "fortran_order": False, "shape": (10**9, 10**9)})
     with pytest.raises(InputError, match=r"x: not a readable \.npy array"):
         decode_npy(out.getvalue(), "x")
+
+
+def test_a_tiff_of_many_wide_bands_is_refused_by_its_bytes(monkeypatch) -> None:
+    """Pixels alone do not tell: 40 bands of float64 are 80 times as much as gray."""
+    tifffile = pytest.importorskip("tifffile")
+    out = bytes_io.BytesIO()
+    tifffile.imwrite(out, np.zeros((30, 40, 40)), photometric="minisblack", compression="zlib", planarconfig="contig")
+    monkeypatch.setenv("SEGKIT_MAX_PIXELS", "20000")
+    with pytest.raises(
+        InputError, match=r"x: too large \(got an array of shape \[30, 40, 40\].*SEGKIT_MAX_PIXELS higher"
+    ):
+        decode_tiff(out.getvalue(), "x")
+    monkeypatch.setenv("SEGKIT_MAX_PIXELS", "24000")
+    assert decode_tiff(out.getvalue(), "x").shape == (30, 40, 40)
+
+
+def test_an_archive_of_labels_that_unfolds_to_more_than_the_memory(tmp_path: Path, monkeypatch) -> None:
+    np.savez_compressed(tmp_path / "l.npz", np.zeros((200, 200), np.int64))
+    dataset = PSSLDataset.__new__(PSSLDataset)
+    dataset.files, dataset.ignore_index, dataset._numbers = [("n1_a.JPEG", str(tmp_path / "l.npz"))], 1001, {"n1": 3}
+    assert set(np.unique(dataset.read_label(0))) == {1000}
+    monkeypatch.setenv("SEGKIT_MAX_PIXELS", "10000")
+    with pytest.raises(InputError, match=r"l\.npz: too large \(got an array"):
+        dataset.read_label(0)

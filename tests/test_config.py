@@ -313,6 +313,8 @@ class TestPaths:
         with pytest.raises(
             InputError, match=r"there is no config\.yml beside these weights\. Give the config with --config"
         ):
+            Config.from_model_path(_made(tmp_path / "empty"))
+        with pytest.raises(InputError, match=r"nowhere: there is no such file or folder\. Give a run's best_model"):
             Config.from_model_path(tmp_path / "nowhere")
 
 

@@ -66,5 +66,5 @@ def test_inputs(tmp_path: Path) -> None:
 
 def test_a_deploy_yaml_that_is_no_text(tmp_path: Path) -> None:
     (tmp_path / "deploy.yaml").write_bytes(b"\xff\xfe\xfa\x00")
-    with pytest.raises(InputError, match=r"deploy\.yaml: this is not a text file"):
+    with pytest.raises(InputError, match=r"deploy\.yaml: cannot be read as UTF-8 text"):
         DeploySpec.load(tmp_path)

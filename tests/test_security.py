@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ast
+import re
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -52,7 +54,10 @@ class TestImports:
         assert main(["config", str(path), "--check"]) == 2
         said = capsys.readouterr().err
         assert f"{path}:" in said and "imports: this config lies outside the working directory" in said
-        assert f"would run the code of guest_a ({here / 'guest_a.py'})" in said and "--trust" in said
+        assert (
+            f"would run the code of guest_a ({here / 'guest_a.py'}), which has not run here before as it is now" in said
+        )
+        assert "--trust" in said
         assert not ran(mark, "guest_a")
         assert main(["config", str(path), "--check", "--trust"]) == 0
         assert ran(mark, "guest_a")
@@ -139,6 +144,46 @@ class TestImports:
         with pytest.raises(InputError, match="--trust"):
             Config(path)
 
+    def test_a_model_s_folder_below_the_working_directory_is_no_own_config(self, here: Path, tmp_path: Path) -> None:
+        """A download unpacked there is below it, too. Folders of runs that trained here are remembered."""
+        import segkit
+
+        mark = guest(here / "guest_k" / "best_model" / "evil.py")
+        path = tiny_config(tmp_path / "none", mark.with_name("config.yml"), imports=["guest_k.best_model.evil"])
+        path.with_name("model.pdparams").touch()
+        for argv in (["val", "--model_path", str(path.parent)], ["predict", "--model_path", "guest_k", "--image_path", "x"],
+                     ["export", "--model_path", str(path.with_name("model.pdparams"))], ["report", "guest_k"]):  # fmt: skip
+            assert main(argv) == 2, argv
+        with pytest.raises(InputError, match=r"this config came with weights and would run the code of guest_k\.best"):
+            segkit.load(path.parent)
+        assert not ran(mark, "guest_k")
+        Config(path)  # the user names the file itself, as for training: from then on it is known
+        assert ran(mark, "guest_k")
+        Config.from_model_path(path.parent)
+        assert ran(mark, "guest_k")
+
+    def test_whatever_python_would_run_counts(self, here: Path, tmp_path: Path) -> None:
+        """Compiled modules are taken before the source of the same name, and bytecode beside it instead of it."""
+        import importlib.machinery
+        import py_compile
+
+        mark = guest(here / "guest_l" / "__init__.py")
+        path = tiny_config(tmp_path / "none", tmp_path / "config.yml", imports=["guest_l"])
+        Config(path, trust=True)
+        assert ran(mark, "guest_l")
+        other = guest(tmp_path / "other.py", "raise RuntimeError('not what was looked at')\n").with_name("other.py")
+        cached = importlib.util.cache_from_source(str(here / "guest_l" / "__init__.py"))
+        py_compile.compile(str(other), cached, invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH)
+        Config(path)
+        assert ran(mark, "guest_l")
+        (here / "guest_l" / f"part{importlib.machinery.EXTENSION_SUFFIXES[0]}").write_bytes(b"compiled")
+        with pytest.raises(InputError, match=r"would run the code of guest_l"):
+            Config(path)
+        (here / "guest_l" / f"__init__{importlib.machinery.EXTENSION_SUFFIXES[0]}").write_bytes(b"compiled")
+        with pytest.raises(InputError, match=r"would run the code of guest_l \(.*__init__\..*so\)"):
+            Config(path)
+        assert not ran(mark, "guest_l")
+
 
 def test_yaml_is_only_read_by_safe_loaders() -> None:
     for path in (*(ROOT / "segkit").rglob("*.py"), *(ROOT / "tools").rglob("*.py"), *(ROOT / "deploy").rglob("*.py")):
@@ -172,6 +217,61 @@ def test_yaml_tags_that_would_run_code_are_refused(tmp_path: Path, capsys) -> No
     assert main(["config", str(path), "--opts", f"iters={bomb}"]) == 2
     assert "the value is not valid YAML" in capsys.readouterr().err
     assert not list(tmp_path.rglob("ran")) and not Path("ran").exists()
+
+
+STRANGE = [
+    ("2024-13-45", "'2024-13-45' is no timestamp"),
+    ("1" * 5000, "'1111111111111111111111111111111111111111' is too large a whole number"),
+    ("1" * 30, "too large a whole number"),
+    ("!!int abc", "'abc' is no int"),
+    ("!!bool x", "'x' is no bool"),
+    ("!!timestamp x", "'x' is no timestamp"),
+    ("!!float {}", "is not known here"),
+    ("{? [a] : 1}", "a key that is a list or a mapping"),
+    ("{<<: {? [a] : 1}}", "a key that is a list or a mapping"),
+    ("[" * 1200, "over 50 levels of lists and mappings"),
+    ("{a: " * 1200, "over 50 levels of lists and mappings"),
+    ("[&a [1,1,1,1,1,1,1,1,1,1], " + "".join(f"&{b} [{','.join(['*' + a] * 10)}], " for a, b in zip("abcdefgh", "bcdefghi")) + "1]",
+     "over 100,000 values, aliases written out"),
+    ("{x: &a {k: 1}, " + "".join(f"{b}: &{b} {{<<: [{','.join(['*' + a] * 10)}]}}, " for a, b in zip("abcdefgh", "bcdefghi")) + "}",
+     "over 100,000 values, aliases written out"),
+    ("&m [*m]", "a value that contains itself"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("value", "said"), STRANGE, ids=[text[:12] for text, _ in STRANGE])
+def test_strange_yaml_is_refused_with_its_line_and_soon(tmp_path: Path, value: str, said: str) -> None:
+    from segkit.deploy.spec import DeploySpec
+
+    begin = time.process_time()
+    (tmp_path / "c.yml").write_text(f"iters: 1\nseed: {value}\n", encoding="utf-8")
+    with pytest.raises(InputError, match=r"c\.yml:\d: this is not valid YAML: .*" + re.escape(said)) as refused:
+        Config(tmp_path / "c.yml")
+    assert len(str(refused.value)) < 500
+    (tmp_path / "deploy.yaml").write_text(f"Deploy:\n  threshold: {value}\n", encoding="utf-8")
+    with pytest.raises(InputError, match=r"deploy\.yaml:\d: this is not valid YAML: .*" + re.escape(said)):
+        DeploySpec.load(tmp_path)
+    path = tiny_config(tmp_path / "none", tmp_path / "d.yml")
+    with pytest.raises(InputError, match=r"--opts iters=.*: the value is not valid YAML.*Put quotes round it"):
+        Config(path, [f"iters={value}"])
+    assert time.process_time() - begin < 5
+
+
+def test_a_long_wrong_value_is_cut_in_the_message(tmp_path: Path) -> None:
+    from segkit.deploy.spec import DeploySpec
+
+    (tmp_path / "deploy.yaml").write_text(f"Deploy: {{transforms: [], palette: {[1] * 30_000}}}", encoding="utf-8")
+    with pytest.raises(InputError, match=r"Deploy\.palette: got \[1, 1, .*\.\.\., expected a list of") as refused:
+        DeploySpec.load(tmp_path)
+    assert len(str(refused.value)) < 500
+
+
+def test_a_file_of_very_many_keys_is_read_soon(tmp_path: Path) -> None:
+    begin = time.process_time()
+    (tmp_path / "c.yml").write_text("".join(f"key{n}: 1\n" for n in range(20_000)), encoding="utf-8")
+    with pytest.raises(InputError, match="problems:"):
+        Config(tmp_path / "c.yml")
+    assert time.process_time() - begin < 30
 
 
 def test_paths_of_strangers_stay_in_the_output_folder(tmp_path: Path) -> None:

@@ -66,6 +66,17 @@ def test_what_torch_saves(stored: str, tmp_path: Path):
         assert state[key].dtype == value.dtype
 
 
+def test_a_compressed_archive_is_refused(tmp_path: Path):
+    """torch stores its parts as they are; a deflated one could unfold to any size."""
+    path = tmp_path / "x.pth"
+    path.write_bytes(unpacked(ZIP))
+    with zipfile.ZipFile(path) as source, zipfile.ZipFile(tmp_path / "y.pth", "w", zipfile.ZIP_DEFLATED) as target:
+        for name in source.namelist():
+            target.writestr(name, source.read(name))
+    with pytest.raises(InputError, match=r"y\.pth: truncated or not weights of PyTorch \(.*a compressed archive"):
+        load_state(tmp_path / "y.pth")
+
+
 @pytest.mark.parametrize("stored", [ZIP, OLD], ids=["zip", "old"])
 def test_damaged_files(stored: str, tmp_path: Path):
     data, path = unpacked(stored), tmp_path / "bad.pth"

@@ -218,3 +218,34 @@ def test_albumentations_absent(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "albumentations", None)
     with pytest.raises(InputError, match=r"cannot be loaded .*pip install 'albumentations>=2'"):
         TRANSFORMS.get("Albumentations")(transforms=[])
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("ResizeByLong", {"long_size": 10**6}),
+        ("ResizeByShort", {"short_size": 10**6}),
+        ("Resize", {"target_size": [8, 8], "size_divisor": 10**6}),
+        ("ResizeStepScaling", {"min_scale_factor": 1e5, "max_scale_factor": 1e5}),
+        ("ResizeRangeScaling", {"min_value": 10**6, "max_value": 10**6}),
+        ("LimitLong", {"min_long": 10**6}),
+        ("PaddingByAspectRatio", {"aspect_ratio": 1e6}),
+    ],
+)
+def test_a_size_that_would_fill_the_memory_is_refused(name: str, arguments: dict) -> None:
+    transform = TRANSFORMS.get(name)(**arguments)
+    with pytest.raises(InputError, match=r"the transforms would make too many pixels of it \(got 60 x 40 -> "):
+        transform(picture(40, 60), rng())
+    crop = TRANSFORMS.get("RandomPaddingCrop")([8, 8])
+    if hasattr(transform, "target"):
+        with pytest.raises(InputError, match="would make too many pixels"):
+            crop.of_resized(picture(40, 60), transform, rng())
+
+
+@pytest.mark.parametrize("name, key", [("Resize", "target_size"), ("Padding", "target_size"), ("RandomPaddingCrop", "crop_size"),
+                                       ("ScalePadding", "target_size")])  # fmt: skip
+def test_a_size_in_the_config_that_would_fill_the_memory_is_refused(name: str, key: str) -> None:
+    with pytest.raises(
+        InputError, match=rf"{name}: wrong value of `{key}` .*expected at most 268,435,456 pixels in all"
+    ):
+        TRANSFORMS.get(name)(**{key: [100_000, 100_000]})

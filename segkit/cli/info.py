@@ -42,7 +42,8 @@ def model_info(args: argparse.Namespace) -> dict[str, Any]:
     shape = [batch, channels or wanted, height, width]
     if shape[1] != wanted or min(shape) < 1:
         raise InputError(
-            f"--input_shape: got {shape}, expected N {wanted} H W, all above 0, as the config's data set is."
+            f"--input_shape: got {shape}, expected N {wanted} H W, all above 0, as the config's data set is. "
+            "Give four such numbers."
         )
     found = describe(build_model(cfg), shape)
     return {

@@ -54,10 +54,12 @@ class _Checker:
             wanted = Field(parse_annotation(TOP[key].kind), ...).mismatch(data[key])
             if wanted:
                 self.say(
-                    data.marks[key], (key,), f"got {_show(data[key])}, expected {wanted.replace('dict', 'a mapping')}."
+                    data.marks[key],
+                    (key,),
+                    f"got {_show(data[key])}, expected {wanted.replace('dict', 'a mapping')}. Mend the value.",
                 )
             elif key in ("iters", "batch_size") and data[key] < 1:
-                self.say(data.marks[key], (key,), f"got {data[key]}, expected at least 1.")
+                self.say(data.marks[key], (key,), f"got {data[key]}, expected at least 1. Mend the value.")
             elif key in SECTIONS and data[key] is not None:
                 self.section(data[key], (key,))
             elif isinstance(data[key], MarkedDict):
@@ -76,7 +78,7 @@ class _Checker:
                 continue
             wanted = Field(parse_annotation(known[key].kind), ...).mismatch(value)
             if wanted:
-                self.say(mark, (*path, key), f"got {_show(value)}, expected {wanted}.")
+                self.say(mark, (*path, key), f"got {_show(value)}, expected {wanted}. Mend the value.")
             else:
                 self.nested(value, (*path, key), mark)
         if path[0] in ("loss", "distill_loss"):
@@ -100,7 +102,7 @@ class _Checker:
                 f"Give one loss for each, or a single one with coef: {[1] * self.outputs}.",
             )
         elif isinstance(types, list) and not types:
-            self.say(node.marks["types"], (*path, "types"), "got an empty list, expected at least one loss.")
+            self.say(node.marks["types"], (*path, "types"), "got an empty list, expected at least one loss. Add one.")
 
     def nested(self, value: Any, path: tuple[Any, ...], mark: Mark) -> None:
         """Look into lists and dicts for nodes with a type."""
@@ -170,7 +172,7 @@ class _Checker:
         self.nested(value, path, mark)
         wanted = field.mismatch(value)
         if wanted and len(self.found) == before:
-            self.say(mark, path, f"got {_show(value)}, expected {wanted}.")
+            self.say(mark, path, f"got {_show(value)}, expected {wanted}. Mend the value.")
 
     def num_classes(self, data: MarkedDict) -> None:
         """One number of classes: the data sets', the model's, and what a data set's type itself knows."""
@@ -195,7 +197,7 @@ class _Checker:
             return
         first = given[0]
         if first[1] < 1:
-            self.say(first[2], (first[0],), f"got {first[1]}, expected at least 1.")
+            self.say(first[2], (first[0],), f"got {first[1]}, expected at least 1. Mend the value.")
         for name, value, mark in given[1:]:
             sigmoid = name == "model.num_classes" and value == 1 and first[1] == 2
             if value != first[1] and not sigmoid:

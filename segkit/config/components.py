@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from segkit.config.signature import EMPTY, Field, fields_of
-from segkit.errors import InputError
+from segkit.errors import InputError, shown
 from segkit.registry import (
     BACKBONES,
     DATASETS,
@@ -78,7 +78,7 @@ def find(place: tuple[Any, ...], name: Any) -> Component:
     if not registries:
         raise InputError(f"no component is expected here (got type '{name}').")
     if not isinstance(name, str):
-        raise InputError(f"type is a name (got {name!r}).")
+        raise InputError(f"type is a name (got {shown(name)}). Give one, such as `type: UNet` of a model.")
     for registry in registries:
         if name in registry:
             return component(registry, name)

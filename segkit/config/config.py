@@ -12,7 +12,7 @@ import yaml
 from segkit.config import check, components, legacy, merge
 from segkit.config.imports import import_users_code
 from segkit.config.source import Mark, MarkedDict, MarkedList, marked, plain, read_value
-from segkit.errors import InputError, list_problems
+from segkit.errors import InputError, list_problems, shown
 from segkit.registry import nearest
 
 _ORDER = (
@@ -20,6 +20,7 @@ _ORDER = (
     *("train_dataset", "val_dataset", "test_dataset", "model", "loss", "distill_loss"),
     *("optimizer", "lr_scheduler", "test_config", "export"),
 )
+_SHORTEN = "Give the key before it a value, or mend the path."
 _OLD_PATHS = (("learning_rate.value", "lr_scheduler.learning_rate"), ("learning_rate.decay.", "lr_scheduler."))
 _DATA_PATHS = ("dataset_root", "imagenet_root", "pssl_root", "train_path", "val_path", "test_path")
 
@@ -29,12 +30,19 @@ class Config:
 
     `opts` are strings `a.b.0.c=value`, as after `--opts`. Every problem is listed in one `InputError`,
     unless `check` is False. `trust`: run what `imports:` names also where the config lies outside the working
-    directory. `data` is the result in plain dicts and lists.
+    directory, or is `of_model`: one that came with weights. `data` is the result in plain dicts and lists.
     """
 
-    def __init__(self, path: str | Path, opts: Sequence[str] = (), check: bool = True, trust: bool = False):
+    def __init__(
+        self,
+        path: str | Path,
+        opts: Sequence[str] = (),
+        check: bool = True,
+        trust: bool = False,
+        of_model: bool = False,
+    ):
         self.path = Path(path)
-        self.trust = trust
+        self.trust, self.of_model = trust, of_model
         file, changes = merge.read(self.path), _parse_opts(opts)
         self._import(merge.giver(file, "imports"), changes)  # first: merging asks components what keys they take
         self._override(merge.merged(file), changes)
@@ -46,7 +54,7 @@ class Config:
         for change in changes:
             if change[0].split(".")[0] == "imports":
                 _put(data, *change)
-        import_users_code(data, self.trust)
+        import_users_code(data, self.trust, self.of_model)
 
     def _override(self, data: MarkedDict, changes: Sequence[tuple[str, Any, Mark]]) -> None:
         data = legacy.normalise(copy.deepcopy(data))
@@ -152,7 +160,11 @@ class Config:
         folder = path.parent if path.is_file() else path
         for candidate in (folder / "config.yml", folder / "best_model" / "config.yml"):
             if candidate.is_file():
-                return cls(candidate, opts, trust=trust)
+                return cls(candidate, opts, trust=trust, of_model=True)
+        if not path.exists():
+            raise InputError(
+                f"{model_path}: there is no such file or folder. Give a run's best_model or iter_N folder."
+            )
         raise InputError(f"{model_path}: there is no config.yml beside these weights. Give the config with --config.")
 
 
@@ -162,11 +174,7 @@ def _parse_opts(opts: Sequence[str]) -> list[tuple[str, Any, Mark]]:
         path, equals, value = text.partition("=")
         if not equals or not path.strip():
             raise InputError(f"--opts {text}: expected KEY=VALUE, such as --opts train_dataset.num_classes=3.")
-        try:
-            parsed = read_value(value)
-        except yaml.YAMLError:
-            raise InputError(f"--opts {text}: the value is not valid YAML. Put quotes round it.") from None
-        changes.append((path.strip(), parsed, Mark(f"--opts {text}")))
+        changes.append((path.strip(), read_value(value, f"--opts {text}"), Mark(f"--opts {text}")))
     return changes
 
 
@@ -182,19 +190,23 @@ def _put(data: MarkedDict, path: str, value: Any, mark: Mark) -> None:
         if isinstance(node, MarkedList):
             if not part.lstrip("-").isdigit() or not -len(node) <= int(part) < len(node):
                 allowed = f"0 to {len(node) - 1}" if node else "none, the list is empty"
-                raise InputError(f"{mark}: '{part}' is no index of the list {'.'.join(parts[:depth])} ({allowed}).")
+                raise InputError(
+                    f"{mark}: '{part}' is no index of the list {'.'.join(parts[:depth])} ({allowed}). Give one."
+                )
             key: Any = int(part)
         elif isinstance(node, MarkedDict):
             key = part
             if last and key == "type" and "type" in node:
                 _change_type(node, tuple(parts[:-1]), value, mark)
         else:
-            raise InputError(f"{mark}: {'.'.join(parts[:depth])} is {node!r}, it has no keys of its own.")
+            raise InputError(
+                f"{mark}: {'.'.join(parts[:depth])} is {shown(node)}, it has no keys of its own. {_SHORTEN}"
+            )
         if not last:
             if isinstance(node, MarkedDict) and not isinstance(node.get(key), (MarkedDict, MarkedList)):
                 if node.get(key) is not None:
                     place = ".".join(parts[: depth + 1])
-                    raise InputError(f"{mark}: {place} is {node[key]!r}, it has no keys of its own.")
+                    raise InputError(f"{mark}: {place} is {shown(node[key])}, it has no keys of its own. {_SHORTEN}")
                 _refuse_unknown_top(depth, key, mark)
                 node.put(key, MarkedDict(), mark)
             node = node[key]

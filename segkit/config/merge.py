@@ -8,7 +8,7 @@ from typing import Any
 
 from segkit.config.components import accepted_keys, same_type
 from segkit.config.source import Mark, MarkedDict, read_file
-from segkit.errors import InputError
+from segkit.errors import InputError, shown
 from segkit.log import logger
 
 
@@ -33,7 +33,9 @@ def read(path: Path, chain: tuple[Path, ...] = ()) -> File:
     bases = own.drop("_base_")
     bases = [] if bases is None else [bases] if isinstance(bases, str) else bases
     if not isinstance(bases, list) or not all(isinstance(base, str) for base in bases):
-        raise InputError(f"{mark}: _base_ is a path or a list of paths (got {bases!r}).")
+        raise InputError(
+            f"{mark}: _base_ is a path or a list of paths (got {shown(bases)}). Mend it, as in `_base_: common.yml`."
+        )
     return File(own, [read(path.parent / base, (*chain, path)) for base in bases])
 
 

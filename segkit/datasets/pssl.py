@@ -13,6 +13,7 @@ import numpy as np
 from segkit.datasets.lists import Pair, read_text
 from segkit.datasets.public import Published
 from segkit.errors import InputError
+from segkit.header import refuse_large
 from segkit.registry import DATASETS
 
 _BACKGROUND = 1000
@@ -89,7 +90,10 @@ class PSSLDataset(Published):
         photo, path = self.files[index]
         try:
             with np.load(path, allow_pickle=False) as archive:
+                refuse_large((archive.zip.getinfo("arr_0.npy").file_size,), 1, path)
                 values = archive["arr_0"]
+        except InputError:
+            raise
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
             raise InputError(f"{path}: not a label archive of PSSL ({error}). Copy it again.") from error
         label = np.full(values.shape, self.ignore_index, np.int32)

@@ -58,7 +58,7 @@ def infer(options: InferOptions) -> dict[str, Any]:
     be read does not stop the others; all of them are named in an `InputError` at the end.
     """
     if options.batch_size < 1:
-        raise InputError(f"--batch_size: got {options.batch_size}, expected at least 1.")
+        raise InputError(f"--batch_size: got {options.batch_size}, expected at least 1. Give such a number.")
     check_idle(options, "added", options.added or options.figures is not None, ("style", "opacity"))
     check_idle(options, "added", options.added, ("legend",))
     spec = DeploySpec.load(options.config)

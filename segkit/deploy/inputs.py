@@ -47,13 +47,18 @@ def collect(image_path: str | None, save_dir: str | os.PathLike[str], folders: I
     if os.path.isdir(image_path):
         root, paths = image_path, _walk(image_path, os.path.realpath(save_dir), suffixes)
         if not paths:
-            raise InputError(f"{image_path}: there is no photo in this folder (looked for {', '.join(suffixes)}).")
+            raise InputError(
+                f"{image_path}: there is no photo in this folder (looked for {', '.join(suffixes)}). "
+                "Give the folder that holds the photos."
+            )
     elif os.path.isfile(image_path) and image_path.lower().endswith(".txt"):
         root, paths = os.path.dirname(image_path) or ".", _read_list(image_path)
     elif os.path.isfile(image_path):
         root, paths = os.path.dirname(image_path) or ".", [image_path]
         if not image_path.lower().endswith(suffixes):
-            raise InputError(f"{image_path}: cannot read this kind of file (expected {', '.join(suffixes)} or .txt).")
+            raise InputError(
+                f"{image_path}: cannot read this kind of file (expected {', '.join(suffixes)} or .txt). Convert it."
+            )
     else:
         root, paths = _glob_root(image_path), sorted(glob.glob(image_path, recursive=True))
         paths = [path for path in paths if os.path.isfile(path) and path.lower().endswith(suffixes)]

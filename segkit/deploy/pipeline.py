@@ -216,7 +216,7 @@ def check_scores(output: np.ndarray) -> None:
 def check_threshold(threshold: Optional[float]) -> None:
     """`InputError` unless it is None or a probability."""
     if threshold is not None and not 0 <= threshold <= 1:
-        raise InputError(f"--threshold: got {threshold}, expected a probability from 0 to 1.")
+        raise InputError(f"--threshold: got {threshold}, expected a probability from 0 to 1. Give such a number.")
 
 
 def _as_photo(image: np.ndarray, channels: int) -> np.ndarray:

@@ -11,8 +11,9 @@ import yaml
 
 from segkit.build import build
 from segkit.config.signature import fields_of
+from segkit.config.source import plain, read_file
 from segkit.deploy.windows import KEYS
-from segkit.errors import InputError
+from segkit.errors import InputError, shown
 from segkit.postprocess import ScoresAre
 from segkit.registry import TRANSFORMS, nearest
 
@@ -171,20 +172,14 @@ def _check_files(file: Path, known: dict[str, Any]) -> None:
 
 
 def _deploy_node(file: Path) -> dict[str, Any]:
-    try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f":{mark.line + 1}" if mark is not None else ""
-        raise InputError(f"{file}{line}: this is not valid YAML ({getattr(error, 'problem', error)}).") from None
-    except UnicodeDecodeError:
-        raise InputError(f"{file}: this is not a text file. Give the {FILE} of an exported folder.") from None
-    node = content.get("Deploy") if isinstance(content, dict) else None
+    node = plain(read_file(file, str(file))).get("Deploy")
     if not isinstance(node, dict):
         raise InputError(f"{file}: there is no section 'Deploy:'. Give the {FILE} of an exported folder.")
     if node.get("transforms") is None:
         raise InputError(f"{file}: Deploy.transforms is missing. Export the model again.")
     for name, (test, expected) in _KINDS.items():
         if node.get(name) is not None and not test(node[name]):
-            raise InputError(f"{file}: Deploy.{name}: got {node[name]!r}, expected {expected}.")
+            raise InputError(
+                f"{file}: Deploy.{name}: got {shown(node[name])}, expected {expected}. Mend it, or export again."
+            )
     return node

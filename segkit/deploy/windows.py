@@ -57,7 +57,7 @@ def windows_of(crop_size: Any, stride: Any) -> Windows:
 def _pair(name: str, value: Any) -> tuple[int, int]:
     values = value if isinstance(value, (list, tuple)) else [value, value]
     if len(values) != 2 or not all(isinstance(item, int) and item > 0 for item in values):
-        raise InputError(f"{name}: expected two integers above 0, width and height (got {value}).")
+        raise InputError(f"{name}: expected two integers above 0, width and height (got {value}). Give both.")
     return values[0], values[1]
 
 

@@ -65,7 +65,7 @@ def _at(data: Any, place: tuple[Any, ...]) -> Any:
 def _kept(resume: Path, trust: bool, places: list[tuple[Any, ...]]) -> list[list[float]] | None:
     """The numbers that stand at these places in a checkpoint's config.yml, or None where they do not."""
     try:
-        data = Config(resume / "config.yml", check=False, trust=trust).data
+        data = Config(resume / "config.yml", check=False, trust=trust, of_model=True).data
         found = [_at(data, place)["weight"] for place in places]
     except (InputError, KeyError, IndexError, TypeError):
         return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import http.client
 import os
 import re
 import sys
@@ -11,6 +12,7 @@ import tarfile
 import urllib.error
 import urllib.request
 import zipfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
@@ -44,9 +46,10 @@ def cache_file(url: str) -> Path:
 def weights_from(url: str, offline: bool = False) -> Path:
     """The weights file behind `url`, downloaded unless it is in the cache; of an archive the weights inside it.
 
-    The sum of a file is kept beside it and compared at every use. Raises `InputError` for an address that is not
-    https (`SEGKIT_ALLOW_HTTP=1` allows http), a file that is too large or holds no weights, and where the network
-    or `offline` prevents the download; that message names the place to put the file.
+    The sum of a file, and of what came out of an archive, is kept beside it and compared at every use. Raises
+    `InputError` for an address that is not https (`SEGKIT_ALLOW_HTTP=1` allows http), a file that is too large or
+    holds no weights, and where the network or `offline` prevents the download; that message names the place to put
+    the file.
     """
     _check_address(url)
     file = cache_file(url)
@@ -111,15 +114,16 @@ def _download(url: str, file: Path) -> None:
     try:
         with urllib.request.build_opener(_SafeRedirects).open(request, timeout=_SECONDS) as answer:
             here = part.stat().st_size if answer.status == 206 else 0
-            length = int(answer.headers.get("Content-Length") or 0)
+            length = answer.headers.get("Content-Length") or "0"
+            length = int(length) if length.isdecimal() else 0
             tag_file.write_text(answer.headers.get("ETag") or "")
             with part.open("ab" if here else "wb") as out:
                 _copy(answer, out, url, here, here + length)
-    except (urllib.error.URLError, OSError, EOFError) as error:
+    except (urllib.error.URLError, http.client.HTTPException, OSError, EOFError) as error:
         reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or error
         raise InputError(
-            f"{url}: cannot be downloaded ({reason}). Get it on another machine and put it at {file}, or give "
-            "`pretrained` as a path or null."
+            f"{url}: cannot be downloaded ({str(reason).strip()}). Get it on another machine and put it at {file}, or "
+            "give `pretrained` as a path or null."
         ) from error
     _sum_file(file).write_text(_sum(part))
     part.replace(file)
@@ -174,24 +178,35 @@ def _intact(file: Path) -> bool:
 def _unpacked(archive: Path) -> Path:
     """The weights of an archive, beside it. Nothing else of it is written, and no path in it is followed."""
     found = Path(f"{archive}.pdparams")
-    if found.is_file() and found.stat().st_mtime >= archive.stat().st_mtime:
+    if found.is_file() and found.stat().st_mtime >= archive.stat().st_mtime and _intact(found):
         return found
     try:
-        if archive.suffix == ".zip":
-            with zipfile.ZipFile(archive) as opened:
-                sizes = {info.filename: info.file_size for info in opened.infolist()}
-                content = opened.read(_only_weights(archive, sizes))
-        else:
-            with tarfile.open(archive) as opened:
-                sizes = {member.name: member.size for member in opened.getmembers() if member.isfile()}
-                content = opened.extractfile(_only_weights(archive, sizes)).read()
-    except (tarfile.TarError, zipfile.BadZipFile, OSError, EOFError) as error:
-        reason = str(error).splitlines()[0].rstrip(":")
+        content = _from_zip(archive) if archive.suffix == ".zip" else _from_tar(archive)
+    except (tarfile.TarError, zipfile.BadZipFile, zlib.error, OSError, EOFError, RuntimeError) as error:
+        # RuntimeError: an encrypted member, or (NotImplementedError) one of a method that is not known
+        reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(":")
         raise InputError(
-            f"{archive}: not a readable archive ({reason}). Delete it to have it downloaded anew."
+            f"{archive}: not a readable archive ({reason}). Delete it to have it downloaded anew, or unpack it "
+            "yourself and give the path of the weights."
         ) from error
     write_bytes_atomic(found, content)
+    _sum_file(found).write_text(hashlib.sha256(content).hexdigest())
     return found
+
+
+def _from_zip(archive: Path) -> bytes:
+    with zipfile.ZipFile(archive) as opened:
+        return opened.read(_only_weights(archive, {info.filename: info.file_size for info in opened.infolist()}))
+
+
+def _from_tar(archive: Path) -> bytes:
+    """Reads to the end of the stream, where gzip's check sum is: without it a damaged archive would pass."""
+    with tarfile.open(archive) as opened:
+        sizes = {member.name: member.size for member in opened.getmembers() if member.isfile()}
+        content = opened.extractfile(_only_weights(archive, sizes)).read()
+        while opened.fileobj.read(_CHUNK):
+            pass
+    return content
 
 
 def _only_weights(archive: Path, sizes: dict[str, int]) -> str:

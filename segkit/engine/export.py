@@ -209,7 +209,10 @@ def _shape(cfg: Config, options: ExportOptions) -> list[int]:
         return [-1, channels, *_fixed_size(cfg, channels)]
     shape = [int(value) for value in options.input_shape]
     if any(value == 0 or value < -1 for value in shape):
-        raise InputError(f"--input_shape: got {shape}, expected N C H W, each above 0, or -1 where it may vary.")
+        raise InputError(
+            f"--input_shape: got {shape}, expected N C H W, each above 0, or -1 where it may vary. Give four "
+            "such numbers."
+        )
     if shape[1] not in (-1, channels):
         raise InputError(
             f"--input_shape: got {shape[1]} channels, but the data set has img_channels: {channels}. "

@@ -44,7 +44,7 @@ def check(spec: DeploySpec, options: QuantizeOptions) -> None:
             f"{spec.folder}: there is no OpenVINO model to quantize. Export again with --format openvino or all."
         )
     if options.photos < 1:
-        raise InputError(f"--photos: got {options.photos}, expected at least 1.")
+        raise InputError(f"--photos: got {options.photos}, expected at least 1. Give such a number.")
     if Path(options.save_dir).resolve() == spec.folder.resolve():
         raise InputError(f"--save_dir {options.save_dir}: this is the float32 model's folder. Choose another one.")
 

@@ -40,16 +40,18 @@ def settle(options: TrainOptions, cfg: Config) -> TrainOptions:
     """Defaults that depend on the config filled in, and impossible values refused."""
     for name in ("log_iters", "keep_checkpoint_max", "repeats", "accumulate_steps"):
         if getattr(options, name) < 1:
-            raise InputError(f"--{name}: got {getattr(options, name)}, expected at least 1.")
+            raise InputError(f"--{name}: got {getattr(options, name)}, expected at least 1. Give such a number.")
     if options.num_workers is not None and options.num_workers < 0:
-        raise InputError(f"--num_workers: got {options.num_workers}, expected at least 0.")
+        raise InputError(f"--num_workers: got {options.num_workers}, expected at least 0. Give such a number.")
     interval = options.save_interval
     if interval is None:
         interval = max(1, min(1000, -(-cfg.iters // 5)))
     elif interval < 1:
-        raise InputError(f"--save_interval: got {interval}, expected at least 1.")
+        raise InputError(f"--save_interval: got {interval}, expected at least 1. Give such a number.")
     if options.early_stop_intervals is not None and options.early_stop_intervals < 1:
-        raise InputError(f"--early_stop_intervals: got {options.early_stop_intervals}, expected at least 1.")
+        raise InputError(
+            f"--early_stop_intervals: got {options.early_stop_intervals}, expected at least 1. Give such a number."
+        )
     if options.early_stop_intervals is not None and not options.do_eval:
         raise InputError("--early_stop_intervals counts evaluations: add --do_eval.")
     if bool(options.teacher_config) != bool(options.teacher_model_path):

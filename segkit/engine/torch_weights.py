@@ -75,6 +75,8 @@ def load_torch(path: Path) -> Any:
 
 def _from_zip(path: Path) -> Any:
     with zipfile.ZipFile(path) as archive:
+        if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
+            raise ValueError("a compressed archive, as torch writes none: it could unfold to any size")
         names = [name for name in archive.namelist() if name.endswith("data.pkl")]
         if len(names) != 1:
             raise ValueError("a zip archive without data.pkl")

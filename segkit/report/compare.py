@@ -52,7 +52,7 @@ def compare(first: str, second: str, options: ReportOptions, opts: Sequence[str]
     pairs = matched(runs, (first, second))
     counts = [np.array([pair[side]["counts"] for pair in pairs]) for side in (0, 1)]
     found = differences(*counts)
-    cfg = Config(runs[0].folder / "config.yml", trust=trust)
+    cfg = Config(runs[0].folder / "config.yml", trust=trust, of_model=True)
     page = Path(options.save_dir or "output/comparison") / "report.html"
     document = Document(f"{name_of(runs[0].found)} and {name_of(runs[1].found)}")
     head = [run.found for run in runs]

@@ -46,7 +46,7 @@ def check(options: ReportOptions) -> None:
     """`InputError` for what cannot work, before anything is evaluated."""
     charts.require()
     if options.images < 0:
-        raise InputError(f"--images: got {options.images}, expected at least 0.")
+        raise InputError(f"--images: got {options.images}, expected at least 0. Give such a number.")
     if world_size() > 1:
         raise InputError("segkit report runs in one process. Leave paddle.distributed.launch out.")
 

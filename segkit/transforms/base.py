@@ -14,7 +14,7 @@ from typing import Any, Callable, Dict, Iterator, Optional, Sequence
 import numpy as np
 
 from segkit._cv2 import cv2
-from segkit.errors import InputError
+from segkit.errors import InputError, shown
 from segkit.header import max_pixels
 
 Sample = Dict[str, Any]
@@ -87,7 +87,7 @@ def resize(sample: Sample, height: int, width: int, interp: str = "LINEAR") -> S
             f"{where(sample)}: resizing leaves nothing of the image (got {list(size_of(sample))} -> "
             f"[{height}, {width}]). Use a larger target size or leave out this image."
         )
-    _check_pixels(sample, height, width)
+    check_pixels(sample, height, width)
     step = {"op": "resize", "from": list(size_of(sample)), "to": [height, width]}
     code = INTERPOLATIONS[interp]
     return _apply(
@@ -102,7 +102,7 @@ def pad(sample: Sample, top: int, left: int, size: tuple[int, int], im_value: An
     """Image and labels placed at (top, left) of a canvas of `size` (h, w)."""
     if size == size_of(sample):
         return sample
-    _check_pixels(sample, *size)
+    check_pixels(sample, *size)
     im_value = band_values(sample, im_value)
     step = {"op": "pad", "from": list(size_of(sample)), "top": top, "left": left, "to": list(size)}
     return _apply(
@@ -156,7 +156,8 @@ def warp(
     )
 
 
-def _check_pixels(sample: Sample, height: int, width: int) -> None:
+def check_pixels(sample: Sample, height: int, width: int) -> None:
+    """`TooLarge` for a size that could fill the memory."""
     most = _most.get() or max_pixels()
     if height * width > most:
         was = size_of(sample)
@@ -202,7 +203,7 @@ def require(holds: bool, owner: object, name: str, got: Any, expected: str) -> N
     """Refuse a wrong argument, naming the transform and the argument."""
     if not holds:
         raise InputError(
-            f"{type(owner).__name__}: wrong value of `{name}` (got {got!r}, expected {expected}). Mend it in the "
+            f"{type(owner).__name__}: wrong value of `{name}` (got {shown(got)}, expected {expected}). Mend it in the "
             "config."
         )
 
@@ -212,6 +213,7 @@ def check_size(owner: object, name: str, value: Any) -> tuple[int, int]:
     good = isinstance(value, (list, tuple)) and len(value) == 2
     good = good and all(isinstance(v, (int, np.integer)) and not isinstance(v, bool) and v > 0 for v in value)
     require(good, owner, name, value, "[width, height], two positive whole numbers")
+    require(value[0] * value[1] <= max_pixels(), owner, name, value, f"at most {max_pixels():,} pixels in all")
     return int(value[0]), int(value[1])
 
 

@@ -93,6 +93,7 @@ class RandomPaddingCrop:
         The same draws and the same labels; pixel values differ by 1 of 255 at most.
         """
         target = resizing.target(*base.size_of(sample), rng)
+        base.check_pixels(sample, *target[:2])
         size, crop = target[:2], (self.height, self.width)
         if not window.pays(sample, target, crop):
             return self(resizing.apply(sample, target), rng)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import datetime
 import signal
 import time
 from collections import Counter
@@ -25,7 +26,10 @@ from tests.bad_input.pictures import FORMATS, encoded
 SECONDS = 30
 _JUNK = (None, True, False, -1, 0, 1, 2, 3, 7, 255, 0.5, -0.1, 1e30, float("nan"), float("inf"), "", "x", "UNet", "256",
          "data", ".", "../x", "a b", "ü", [], [1], [1, 2], [16, 16], [[1, 2, 3]], ["x"], [None], {}, {"type": "Normalize"},
-         {"type": None}, {"a": 1}, {1: 2}, {"type": "Resize", "target_size": [8, 8]})  # fmt: skip
+         {"type": None}, {"a": 1}, {1: 2}, {"type": "Resize", "target_size": [8, 8]},
+         datetime.date(2024, 1, 2), datetime.datetime(2024, 1, 2, 3), b"bytes", 2**31, 2**63, 10**30, -(2**31), 10**12,
+         [100_000, 100_000], [40_000, 1], [10**9, 10**9], {"type": "Resize", "target_size": [100_000, 100_000]},
+         {"type": "ResizeByLong", "long_size": 10**6}, {"type": "Padding", "target_size": [10**5, 10**5]})  # fmt: skip
 _PIECES = (
     "\t",
     ":",
@@ -46,23 +50,45 @@ _PIECES = (
     ">",
     "? ",
     "---\n",
+    "2024-13-45",
+    "9" * 5000,
+    "9" * 25,
+    "!!int x",
+    "!!bool x",
+    "!!timestamp x",
+    "!!binary x",
+    "!!set {}",
+    "? [a]\n",
+    "<<: ",
+    "[" * 2000,
+    "{a: " * 300,
+    "- " * 300,
+    "\nx: &x1 [0,0,0,0,0,0,0,0,0,0]"
+    + "".join(f"\nx{n}: &x{n} [{','.join([f'*x{n - 1}'] * 10)}]" for n in range(2, 9))
+    + "\n",
 )
+
+
+class Hang(BaseException):
+    """No `Exception`, so that nothing on its way takes it for a mistake of the input."""
 
 
 @contextlib.contextmanager
 def limited(seconds: int = SECONDS) -> Iterator[None]:
-    """`TimeoutError` where the block takes longer."""
+    """`Hang` where the block takes longer, also where something within swallowed the alarm."""
 
     def late(*_: Any) -> None:
-        raise TimeoutError(f"takes longer than {seconds} s")
+        raise Hang(f"takes longer than {seconds} s")
 
-    before = signal.signal(signal.SIGALRM, late)
+    before, begin = signal.signal(signal.SIGALRM, late), time.monotonic()
     signal.alarm(seconds)
     try:
         yield
     finally:
         signal.alarm(0)
         signal.signal(signal.SIGALRM, before)
+        if time.monotonic() - begin > seconds:
+            raise Hang(f"took longer than {seconds} s")
 
 
 def tree(content: Any, rng: np.random.Generator) -> Any:
@@ -112,8 +138,8 @@ def text(content: str, rng: np.random.Generator) -> str:
 
 
 def data(content: bytes, rng: np.random.Generator) -> bytes:
-    """Bytes cut short, with flipped bits, with a piece of zeros, or with one doubled or left out."""
-    how, at = rng.integers(5), int(rng.integers(len(content)))
+    """Bytes cut short, with flipped bits, with a piece of zeros or a huge number, or with one doubled or left out."""
+    how, at = rng.integers(6), int(rng.integers(len(content)))
     length = int(rng.integers(1, 40))
     if how == 0:
         return content[:at]
@@ -124,6 +150,10 @@ def data(content: bytes, rng: np.random.Generator) -> bytes:
     if how == 3:
         return content[:at] + content[at + length :]
     flipped = bytearray(content)
+    if how == 4:  # a large number, such as a width, among the first bytes
+        at = int(rng.integers(min(len(content), 200)))
+        flipped[at : at + 4] = b"\x7f\xff\xff\xff" if rng.integers(2) else b"\xff\xff\xff\x7f"
+        return bytes(flipped[: len(content)])
     for _ in range(int(rng.integers(1, 4))):
         flipped[int(rng.integers(min(len(content), 10 ** int(rng.integers(1, 5)))))] ^= 1 << int(rng.integers(8))
     return bytes(flipped)
@@ -208,7 +238,7 @@ def listing(folder: Path, seed: int) -> str:
 
 
 def picture(folder: Path, seed: int) -> str:
-    """Read a mutated picture as photo, label and size. One that is only cut short, or that has check sums (PNG), is
+    """Read a mutated picture, or one that claims to be huge, as photo, label and size. One that is only cut short, or that has check sums (PNG), is
     refused or read as it was."""
     rng = np.random.default_rng(seed)
     kind = FORMATS[seed % len(FORMATS)]
@@ -239,7 +269,7 @@ def many(kind: str, count: int, folder: Path, first: int = 0) -> Counter:
     for seed in range(first, first + count):
         try:
             found[KINDS[kind](folder, seed)] += 1
-        except Exception as error:
+        except (Exception, Hang) as error:
             found["bugs"] += 1
             print(f"{kind} {seed}: {type(error).__name__}: {str(error)[-600:]}", flush=True)
     outcomes = ", ".join(f"{number} {what}" for what, number in found.most_common())

@@ -33,7 +33,7 @@ def patches(name: str) -> Iterator[None]:
         with mock.patch.object(loader, "_shared_memory_left", lambda: 0), mock.patch.object(log, "_said", set()):
             yield
     elif kind == "few":
-        with mock.patch.dict(os.environ, {"SEGKIT_MAX_PIXELS": "100"}):
+        with mock.patch.dict(os.environ, {"SEGKIT_MAX_PIXELS": "1100"}):
             yield
     elif kind == "full":
 

@@ -33,6 +33,14 @@ EXPORT = "export --model_path best --save_dir new"
 INFER = "infer --config exported --save_dir out --image_path data/images"
 IMAGE, LABEL = "data/images/000.png", "data/labels/000.png"
 SQUARE = np.zeros((24, 32), np.uint8)
+ALIASES = "x0: &x0 [1]\n" + "".join(f"x{n}: &x{n} [{', '.join([f'*x{n - 1}'] * 10)}]\n" for n in range(1, 9))
+
+
+FORGED = (
+    b"\x80\x04}X\x01\x00\x00\x00wcnumpy\ndtype\nX\x02\x00\x00\x00O8\x89\x88\x87R(K\x03X\x01\x00\x00\x00|NNNJ\xff\xff\xff\xff"
+    b"J\xff\xff\xff\xffK\x00tbs."
+)
+"""a type of objects whose state says that it holds plain numbers"""
 
 
 class _Evil:
@@ -62,6 +70,11 @@ def _config_files() -> list[Row]:
         row("an open bracket", write("config.yml", "iters: [1\n")),
         row("a key twice", write("config.yml", "iters: 1\niters: 2\n")),
         row("an alias of nothing", write("config.yml", "iters: *none\n")),
+        row("a date that there is not", write("config.yml", "iters: 1\nseed: 2024-13-45\n")),
+        row("a number of 5,000 digits", write("config.yml", "iters: " + "9" * 5000 + "\n")),
+        row("lists in lists, 1,200 deep", write("config.yml", "iters: " + "[" * 1200 + "\n")),
+        row("a key that is a list", write("config.yml", "? [a]\n: 1\n")),
+        row("aliases of aliases", write("config.yml", ALIASES)),
         row("a value that contains itself", write("config.yml", "model: &m {a: *m}\n")),
         row("a tag that would run code", write("config.yml", "model: !!python/object/apply:os.system [ls]\n")),
         row("bytes that are no text", write("config.yml", b"\xff\xfe\x00\x01")),
@@ -105,6 +118,7 @@ def _config_keys() -> list[Row]:
         row("a misspelt key of a transform", edit("train_dataset.transforms.0", {"type": "RandomPaddingCrop", "crop_sise": [16, 16]})),
         row("a transform of a wrong size", edit("train_dataset.transforms.0.crop_size", [16])),
         row("a transform that is null", edit("train_dataset.transforms.0", None)),
+        row("a size that fills the memory", edit("train_dataset.transforms.0", {"type": "Resize", "target_size": [100_000, 100_000]})),
         row("a misspelt data set", edit("train_dataset.type", "Dataste")),
         row("classes in two places", edit("model.num_classes", 7)),
         row("classes nowhere", drop("train_dataset.num_classes"), drop("val_dataset.num_classes")),
@@ -118,6 +132,7 @@ def _config_keys() -> list[Row]:
         Row("config: --opts without =", f"{CHECK} --opts iters"),
         Row("config: --opts of an unknown key", f"{CHECK} --opts itres=5"),
         Row("config: --opts beyond a list", f"{CHECK} --opts train_dataset.transforms.9.type=Resize"),
+        Row("config: --opts of a date that there is not", f"{CHECK} --opts iters=2024-13-45"),
         Row("config: --opts below a number", f"{CHECK} --opts iters.a=5"),
         Row("config: --opts that is no YAML", f"{CHECK} --opts iters=[1"),
         Row("config: --paddleseg alone", "config --paddleseg nowhere"),
@@ -213,6 +228,7 @@ def _weights() -> list[Row]:
         row("of another width", edit("model.base_channels", 8, "best/config.yml")),
         row("safetensors, damaged", remove(file), write("best/model.safetensors", b"x" * 20)),
         Row("weights: no such folder", VAL.replace("best", "bst")),
+        row("with a forged type", write(file, FORGED)),
         Row("weights: none given", "val --config config.yml --device cpu"),
         Row("weights: none given to predict", "predict --config config.yml --image_path data/images --device cpu"),
         Row("weights: pretrained that is not there", TRAIN, [edit("model.pretrained", "gone.pdparams")]),
@@ -292,6 +308,8 @@ def _exports() -> list[Row]:
         row("empty", write(deploy, "")),
         row("no YAML", write(deploy, "Deploy: [1\n")),
         row("no text", write(deploy, b"\xff\xfe\x00")),
+        row("a date that there is not", write(deploy, "Deploy:\n  threshold: 2024-13-45\n")),
+        row("aliases of aliases", write(deploy, ALIASES)),
         row("no section", write(deploy, "Other: 1\n")),
         row("no model", edit("Deploy.model", None, deploy)),
         row("no transforms", edit("Deploy.transforms", None, deploy)),
@@ -327,13 +345,16 @@ def _machine() -> list[Row]:
         Row("machine: no VisualDL", f"{TRAIN} --use_vdl", patch="no visualdl"),
         Row("machine: no tifffile", f"{PREDICT}/000.png", [write(IMAGE, encoded("tiff-16"))], patch="no tifffile"),
         Row("machine: no albumentations", CHECK, [edit("train_dataset.transforms.0", {"type": "Albumentations", "transforms": []})], patch="no albumentations"),
-        Row("machine: no onnxruntime", f"{INFER} --backend onnxruntime", patch="no onnxruntime"),
-        Row("machine: no openvino", f"{INFER} --backend openvino", patch="no openvino"),
+        Row("machine: no onnxruntime", f"{INFER} --backend onnxruntime", patch="no onnxruntime",
+            changes=[write("exported/model.onnx", b"x"), edit("Deploy.onnx", "model.onnx", "exported/deploy.yaml")]),
+        Row("machine: no openvino", f"{INFER} --backend openvino", patch="no openvino",
+            changes=[write("exported/model.xml", b"x"), write("exported/model.bin", b"x"),
+                     edit("Deploy.openvino", "model.xml", "exported/deploy.yaml")]),
         Row("machine: no paddle2onnx", f"{EXPORT} --format onnx", patch="no paddle2onnx"),
         Row("machine: no Paddle", TRAIN, patch="no paddle"),
         Row("machine: too little shared memory", f"{TRAIN.replace('num_workers 0', 'num_workers 1')} --iters 1", patch="few shared",
             goes_on="/dev/shm"),
-        Row("machine: a picture beyond the limit", f"{PREDICT}/000.png", patch="few pixels"),
+        Row("machine: a picture beyond the limit", f"{PREDICT}/000.png", [image(IMAGE, np.zeros((40, 40, 3), np.uint8))], patch="few pixels"),
     ]  # fmt: skip
 
 
