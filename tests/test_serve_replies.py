@@ -200,6 +200,9 @@ def test_what_is_too_large_for_the_network(client, service, monkeypatch):
     reply = client.post("/v1/models/free/predict", content=body, headers=PNG)
     assert reply.status_code == 413 and "490x400 pixels are too many for it" in reply.json()["error"]["message"]
     assert client.post("/v1/models/windows/predict", content=body, headers=PNG).status_code == 200
+    monkeypatch.setattr(service.limits, "input", 10)
+    reply = client.post("/v1/models/fixed/predict", content=body, headers=PNG)
+    assert reply.status_code == 200  # its size is the operator's choice
     monkeypatch.setattr(service.models["windows"].segmenter, "transforms", Compose([ResizeByShort(500)]))
     reply = client.post("/v1/models/windows/predict", content=png(photo(1, 600)), headers=PNG)
     said = reply.json()["error"]["message"]

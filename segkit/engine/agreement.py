@@ -30,7 +30,7 @@ _RANDOM, _ANOTHER = (480, 640), (333, 421)  # (height, width) of made-up photos
 
 def sample_photos(cfg: Config, shape: list[int], windows: Optional[Windows] = None) -> list[Photo]:
     """The first photos of the val set where they are there, else a random one, through the export transforms; with
-    `windows` the first window of each. Where a side of `shape` is open, a random one of another size comes last."""
+    `windows` the first window of each. Where `shape` leaves the size open, a random one of another size comes last."""
     info = data_info(cfg)
     channels = info.img_channels
     transforms = build_transforms(cfg, "export")
@@ -50,7 +50,7 @@ def sample_photos(cfg: Config, shape: list[int], windows: Optional[Windows] = No
         logger.info("no photo of val_dataset is at hand (%s): checking on random ones", str(error).splitlines()[0])
         photos = []
     sizes = [] if photos else [_RANDOM]
-    if min(shape[2:]) < 0:
+    if max(shape[2:]) < 0:
         sizes.append(_ANOTHER)  # val photos, often all of one size, would not show a size that is fixed in the graph
     for size in sizes:
         whole = [fixed if fixed > 0 else default for fixed, default in zip(shape[2:], size)]

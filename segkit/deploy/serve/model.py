@@ -110,7 +110,7 @@ class ServedModel:
                 photo = self.segmenter.prepare(data)
         except base.TooLarge as error:
             raise Refused(413, str(error)) from error
-        if self.segmenter.windows is None:
+        if self.segmenter.windows is None and min(self.spec.input_shape[2:]) < 0:
             limits.check_input(*(photo.x.shape[1:] if self.spec.input_layout == "NCHW" else photo.x.shape[:2]))
         return photo
 
