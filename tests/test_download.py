@@ -69,6 +69,9 @@ class Server:
         start = 0
         if wanted and handler.headers.get("If-Range") == tag:
             start = int(wanted.removeprefix("bytes=").rstrip("-"))
+        if start >= len(content):
+            handler.send_error(416)
+            return
         handler.send_response(206 if start else 200)
         handler.send_header("Content-Length", str(len(content) - start))
         handler.send_header("ETag", tag)
@@ -115,6 +118,18 @@ def test_downloaded_once_then_from_the_cache_even_offline(server, tmp_path):
     assert first.name == "model.pdparams" and first.parent.name == "a_b"
     assert weights_from(url, offline=True) == first and len(server.asked) == 1
     assert not list(first.parent.glob("*.part")) and not list(first.parent.glob("*.etag"))
+
+
+def test_killed_after_the_last_byte(server, tmp_path):
+    """Then the server has nothing more to give (status 416): once from the beginning, not refused for ever."""
+    content = server.files["/model.pdparams"] = weights(tmp_path)
+    url = server.url("/model.pdparams")
+    file = cache_file(url)
+    file.parent.mkdir(parents=True)
+    file.with_name("model.pdparams.part").write_bytes(content)
+    file.with_name("model.pdparams.etag").write_text(f'"{hashlib.sha256(content).hexdigest()[:8]}"')
+    assert weights_from(url).read_bytes() == content
+    assert server.asked == [("/model.pdparams", f"bytes={len(content)}-"), ("/model.pdparams", "")]
 
 
 def test_goes_on_where_an_earlier_try_ended(server, tmp_path):

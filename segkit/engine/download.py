@@ -120,6 +120,9 @@ def _download(url: str, file: Path) -> None:
             with part.open("ab" if here else "wb") as out:
                 _copy(answer, out, url, here, here + length)
     except (urllib.error.URLError, http.client.HTTPException, OSError, EOFError) as error:
+        if getattr(error, "code", None) == 416 and part.is_file():  # killed when all was here: there is nothing to add
+            part.unlink()
+            return _download(url, file)
         reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or error
         raise InputError(
             f"{url}: cannot be downloaded ({str(reason).strip()}). Get it on another machine and put it at {file}, or "
