@@ -6,6 +6,7 @@ import numpy as np
 import paddle
 import pytest
 
+from segkit.deploy.pipeline import mask_of
 from segkit.deploy.windows import Windows
 from segkit.engine import apply
 from segkit.engine.apply import TestTime as How
@@ -14,6 +15,7 @@ from segkit.engine.onednn import counts
 from segkit.engine.onednn.functional import ONEDNN
 from segkit.engine.onednn.library import Unavailable, load
 from segkit.errors import InputError
+from segkit.metrics import ConfusionMatrix
 from segkit.options import EvalOptions, PredictOptions
 from segkit.postprocess import class_map
 from tests.apply_cases import Conv
@@ -76,8 +78,23 @@ def test_classes_are_those_of_the_scores(toy):
     with apply.Applied(model) as applied:
         found = applied.classes(x)
     for one, scores in zip(found, apply.scores(model, x)):
-        classes = one if one.dtype == np.int32 else class_map(one, [])
+        classes = one if one.dtype.kind in "iu" else class_map(one, [])
         np.testing.assert_array_equal(classes, class_map(scores, []))
+
+
+@pytest.mark.parametrize(("classes", "dtype"), [(2, "uint8"), (256, "uint8"), (257, "int32")])
+def test_classes_leave_the_device_in_few_bytes(classes, dtype):
+    """What is done on a GPU, done on the CPU: the same counts as from the scores."""
+    scores = np.random.default_rng(0).standard_normal((2, classes, 6, 5)).astype("float32")
+    scores[:, -1] += 1
+    found = apply._numbers(paddle.to_tensor(scores))
+    assert found.dtype == dtype
+    matrices = [ConfusionMatrix(classes, ignore_index=-1) for _ in range(2)]
+    for numbers, planes in zip(found, scores):
+        label = np.zeros((6, 5), dtype)
+        for matrix, output in zip(matrices, (numbers, planes)):
+            matrix.update(mask_of(output, []), label)
+    np.testing.assert_array_equal(matrices[0].matrix, matrices[1].matrix)
 
 
 def test_kernels_are_chosen(toy):

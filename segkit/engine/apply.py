@@ -134,14 +134,21 @@ class Applied:
         return _scores(self.model, x, self.how)
 
     def classes(self, x: np.ndarray) -> np.ndarray:
-        """Class numbers int32 [N, H, W] of one plain pass, decided on the GPU so that the scores stay there; on the
-        CPU, where that is slower, and of a single-channel model, the scores themselves, float32 [N, C, H, W]."""
+        """Class numbers [N, H, W] (uint8 up to 256 classes, else int32) of one plain pass, decided on the GPU so that
+        the scores stay there; on the CPU, where that is slower, and of a single-channel model, the scores themselves,
+        float32 [N, C, H, W]."""
         self._fold(x)
         with paddle.no_grad(), _casting(self.how):
             found = _forward(self.model, x)
             if found.shape[1] == 1 or found.place.is_cpu_place():
                 return _host(found)
-            return paddle.argmax(found, axis=1, dtype="int32").numpy()
+            return _numbers(found)
+
+
+def _numbers(found: paddle.Tensor) -> np.ndarray:
+    """The best class of every pixel of scores [N, C, H, W], in as few bytes as leave the device."""
+    numbers = paddle.argmax(found, axis=1, dtype="int32")
+    return (numbers.astype("uint8") if found.shape[1] <= 256 else numbers).numpy()
 
 
 def scores(model: paddle.nn.Layer, x: np.ndarray, how: TestTime | None = None) -> np.ndarray:
