@@ -2,14 +2,17 @@
 
 Every model, with random weights, is exported to DIR in all formats (once; then DIR is used again) and run on photos of
 512x512, one at a time, by every engine and precision that this machine has, in alternation. "plain Paddle" is what
-PaddleSeg's infer.py runs. Milliseconds are those of the engine alone, from the network's input to its scores;
-agreement is the share of pixels with predict's class. Run it on a machine that does nothing else.
+PaddleSeg's infer.py runs. Milliseconds are those of the engine alone, from the network's input to its scores; memory is
+that of a process which opens this engine alone; agreement is the share of pixels with predict's class. Run it on a
+machine that does nothing else.
 """
 
 from __future__ import annotations
 
+import json
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any, Callable, Optional
 
@@ -59,26 +62,43 @@ def _drawn() -> np.ndarray:
     return coarse.repeat(16, axis=1).repeat(16, axis=2) * 2 - 1
 
 
-def engines(folder: Path, quantized: Optional[Path]) -> dict[str, Any]:
-    """Name of the row -> opened backend, of all that can be opened here; the others are named on stderr."""
-    from segkit.deploy.backends import ENGINES, choice, open_backend
+def openers(folder: Path, quantized: Optional[Path]) -> dict[str, Callable[[], Any]]:
+    """Name of the row -> a function that opens its backend."""
+    from segkit.deploy.backends import ENGINES, open_backend
     from segkit.deploy.spec import DeploySpec
-    from segkit.errors import InputError
     from segkit.options import InferOptions
 
     spec = DeploySpec.load(folder)
-    found = {PLAIN: open_backend(spec, InferOptions(backend="paddle", enable_mkldnn=False))}
+    found = {PLAIN: lambda: open_backend(spec, InferOptions(backend="paddle", enable_mkldnn=False))}
     for precision in ("fp32", "bf16", "int8"):
         there = DeploySpec.load(quantized) if precision == "int8" and quantized else spec
         for name in ENGINES:
-            try:
-                found[f"{name} {precision}"] = open_backend(there, InferOptions(backend=name, precision=precision))
-            except InputError as error:
-                print(f"{name} {precision}: {error}", file=sys.stderr)
-    (folder / choice.FILE).unlink(missing_ok=True)
+            options = InferOptions(backend=name, precision=precision)
+            found[f"{name} {precision}"] = partial(open_backend, there, options)
     batch = np.load(folder.parent / "photos.npz")["inputs"][:1]
-    found[AUTO] = open_backend(spec, InferOptions(), [batch])
+    found[AUTO] = lambda: open_backend(spec, InferOptions(), [batch])
     return found
+
+
+def engines(folder: Path, quantized: Optional[Path]) -> dict[str, Any]:
+    """Name of the row -> opened backend, of all that can be opened here; the others are named on stderr."""
+    from segkit.deploy.backends import choice
+    from segkit.errors import InputError
+
+    (folder / choice.FILE).unlink(missing_ok=True)  # what auto took when it was last asked
+    found = {}
+    for name, open_it in openers(folder, quantized).items():
+        try:
+            found[name] = open_it()
+        except InputError as error:
+            print(f"{name}: {error}", file=sys.stderr)
+    return found
+
+
+def memory(folder: Path, row: str, quantized: Optional[Path]) -> float:
+    """Peak GiB of a process that opens this engine alone and runs one photo (auto: what it has chosen before)."""
+    command = [sys.executable, "-m", "benchmarks.deploy", "--work", str(folder), "--one", row]
+    return harness.child([*command, *(["--quantized", str(quantized)] if quantized else [])])["memory"]
 
 
 def timed(backend: Any, batch: np.ndarray) -> Callable[[], harness.Result]:
@@ -97,15 +117,21 @@ def timed(backend: Any, batch: np.ndarray) -> Callable[[], harness.Result]:
     return turn
 
 
-def table(results: dict[str, list[harness.Result]], agreement: dict[str, float], chosen: str) -> str:
-    """Milliseconds, how many times faster than plain Paddle, and agreement of every row."""
+def table(
+    results: dict[str, list[harness.Result]], peaks: dict[str, float], agreement: dict[str, float], chosen: str
+) -> str:
+    """Milliseconds, their spread over the rounds, memory, how many times faster than plain Paddle, and agreement of
+    every row."""
     rows = []
     for name, runs in results.items():
-        milliseconds = 1000 * float(np.median(harness.medians(runs)))
+        values = [1000 * seconds for seconds in harness.medians(runs)]
+        spread = f"{harness.digits(min(values))}-{harness.digits(max(values))}"
         faster = f"{harness.ratio(results[PLAIN], runs):.2f}"
         label = f"{AUTO} (took {chosen})" if name == AUTO else name
-        rows.append([label, milliseconds, faster, f"{100 * agreement[name]:.4f}"])
-    return harness.markdown(["engine", "ms", "plain Paddle / this", "% of pixels as predict's"], rows)
+        shown = [peaks[name], faster, f"{100 * agreement[name]:.4f}"]
+        rows.append([label, float(np.median(values)), spread, *shown])
+    columns = ["engine", "ms", "spread", "peak GiB", "plain Paddle / this", "% of pixels as predict's"]
+    return harness.markdown(columns, rows)
 
 
 def measure(name: str, folder: Path, rounds: int, quantized: Optional[Path]) -> dict[str, Any]:
@@ -125,8 +151,9 @@ def measure(name: str, folder: Path, rounds: int, quantized: Optional[Path]) -> 
         results = harness.alternate({row: timed(backend, data["inputs"][:1]) for row, backend in found.items()}, rounds)
     chosen = f"{found[AUTO].name} {found[AUTO].precision}"
     print(f"\n{name}, {SIDE}x{SIDE}; others took {harness.digits(watched['others'])} cores\n")
-    print(table(results, agreement, chosen))
-    return {"results": results, "agreement": agreement, "auto": chosen, "others": watched["others"]}
+    peaks = {row: memory(folder, row, quantized) for row in found}
+    print(table(results, peaks, agreement, chosen))
+    return {"results": results, "memory": peaks, "agreement": agreement, "auto": chosen, "others": watched["others"]}
 
 
 def main() -> None:
@@ -137,7 +164,13 @@ def main() -> None:
     parser.add_argument("--photos", type=Path, metavar="FOLDER", help="photos to compare masks on (first four)")
     parser.add_argument("--quantized", type=Path, metavar="FOLDER", help="the same model by segkit quantize, for int8")
     parser.add_argument("--export_only", action="store_true", help="export, and measure another time")
+    parser.add_argument("--one", metavar="ENGINE", help="the memory of this row, of the model in DIR itself")
     args = parser.parse_args()
+    if args.one:
+        backend = openers(args.work / "exported", args.quantized)[args.one]()
+        backend.run(np.load(args.work / "photos.npz")["inputs"][:1])
+        print("\n" + json.dumps({"memory": harness.this_process()}))
+        return
     numbers = {}
     for name in args.models:
         folder = args.work / name

@@ -82,14 +82,16 @@ class Side:
             raise RuntimeError(f"{name}: did not start:\n{self.errors.read()[-3000:]}")
 
     def read(self, batches: int) -> harness.Result:
-        """Seconds a sample and samples a second over so many batches."""
+        """Seconds a sample, samples a second, and GiB of it and its workers after so many batches."""
         before, begin = harness.cpu_seconds(), time.perf_counter()
         print(batches, file=self.process.stdin, flush=True)
         seconds, own = (float(part) for part in self.process.stdout.readline().split())
         others = harness.taken_by_others(before, harness.cpu_seconds(), own, time.perf_counter() - begin)
         count = batches * BATCH
+        memory = harness.memory_of(harness.tree(self.process.pid))
         # the processor time of a loader's own workers is not known here
-        return {"seconds": seconds / count, "rate": count / seconds, "others": None if self.workers else others}
+        others = None if self.workers else others
+        return {"seconds": seconds / count, "rate": count / seconds, "memory": memory, "others": others}
 
     def close(self) -> None:
         """End it."""

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import __main__ as door
-from benchmarks import harness
+from benchmarks import deploy, harness
 
 
 def test_every_table_is_listed(capsys: pytest.CaptureFixture[str]) -> None:
@@ -179,3 +179,20 @@ def test_the_table_of_models(tmp_path: Path) -> None:
     )
     with pytest.raises(SystemExit, match="the page has no place"):
         models.put("nothing", made)
+
+
+def test_the_rows_of_the_engines() -> None:
+    runs = {deploy.PLAIN: [{"seconds": 0.2}, {"seconds": 0.6}], "auto": [{"seconds": 0.1}, {"seconds": 0.2}]}
+    made = deploy.table(runs, {deploy.PLAIN: 0.5, "auto": 0.25}, {deploy.PLAIN: 1.0, "auto": 0.99}, "openvino fp32")
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in made.splitlines()]
+    assert rows[0] == ["engine", "ms", "spread", "peak GiB", "plain Paddle / this", "% of pixels as predict's"]
+    assert rows[2] == ["plain Paddle", "400", "200-600", "0.500", "1.00", "100.0000"]
+    assert rows[3] == ["auto (took openvino fp32)", "150", "100-200", "0.250", "2.50", "99.0000"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a parent's peak is not counted")
+def test_memory_of_a_process_is_its_own() -> None:
+    held = bytearray(200 << 20)
+    held[:: 1 << 12] = b"x" * len(held[:: 1 << 12])
+    code = "import json; from benchmarks import harness; print(json.dumps({'memory': harness.this_process()}))"
+    assert 0 < harness.child([sys.executable, "-c", code])["memory"] < 0.19
