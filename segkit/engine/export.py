@@ -88,8 +88,8 @@ def export(cfg: Config, model: paddle.nn.Layer, options: Optional[ExportOptions]
     if options.format == "safetensors":
         return _weights_alone(cfg, model, Path(options.save_dir))
     shape = _shape(cfg, options)
-    windows = windows_as(InferOptions(), cfg.test_config) if _windows(cfg, options) else None
-    photos = sample_photos(cfg, shape, windows)
+    test_config = _windows(cfg, options)
+    photos = sample_photos(cfg, shape, windows_as(InferOptions(), test_config))
     for photo in photos:
         _check_photo(photo.x, shape, options, photo.path)
     formats = _FORMATS[options.format]
@@ -97,6 +97,7 @@ def export(cfg: Config, model: paddle.nn.Layer, options: Optional[ExportOptions]
         _write(cfg, model, options, folder, formats)
         expected = trained_scores(model, photos)
         spec = _spec(cfg, options, folder, shape, scores_are(model))
+        spec.test_config = test_config
         spec.path.write_text(spec.text(), encoding="utf-8")
         cfg.save(folder / "config.yml")
         spec = DeploySpec.load(folder)
@@ -156,7 +157,6 @@ def _spec(cfg: Config, options: ExportOptions, folder: Path, shape: list[int], k
         multilabel=is_multilabel(cfg),
         nodata=info.nodata,
         scores_are=kind,
-        test_config=_windows(cfg, options),
     )
 
 
