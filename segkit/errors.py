@@ -21,6 +21,11 @@ class InputError(ValueError):
     """
 
 
+class EngineError(InputError):
+    """An engine failed at an input of the right shape: to a user at the terminal a matter of the exported folder, to
+    the client of a server none of its own."""
+
+
 def shown(value: object) -> str:
     """A value as messages give it: its repr, cut where it is long."""
     text = repr(value)

@@ -146,6 +146,10 @@ class TestFile:
         with pytest.raises(InputError, match=r"config\.yml:26: .*the key 'iters' stands twice"):
             Config(write(BASE + "iters: 5\n"))
 
+    def test_an_alias_of_a_mapping_that_overrides_what_it_merges(self, write) -> None:
+        more = "a: &a {x: 1, y: 2}\nb: &b {<<: *a, y: 3}\nc: *b\n"
+        assert Config(write(more), check=False).data["c"] == {"x": 1, "y": 3}
+
     def test_not_utf8(self, tmp_path: Path) -> None:
         (tmp_path / "c.yml").write_bytes("iters: 3 # größe".encode("utf-16"))
         with pytest.raises(InputError, match="cannot be read as UTF-8 text"):

@@ -347,6 +347,18 @@ def test_no_result_replaces_an_input(tiny, tmp_path, capsys):
     assert run(*exported, "--image_path", tmp_path / "in" / "b.bmp", "--save_dir", tmp_path / "in") == 0
 
 
+def test_results_beside_the_inputs(tiny, tmp_path):
+    """What replaces nothing is written: a video's frames have a folder; a second run leaves the first one's results out."""
+    make_video(tmp_path / "walk.mp4")
+    flags = ("--image_path", tmp_path / "walk.mp4", "--save_dir", tmp_path)
+    assert run("infer", "--config", tiny.parent / "exported", *flags) == 0
+    assert len(list((tmp_path / "walk").iterdir())) == 5
+    io.write_png(tmp_path / "in" / "a.png", photo(20, 30))
+    for _ in range(2):
+        assert run("predict", "--model_path", tiny, "--image_path", tmp_path / "in", "--save_dir", tmp_path / "in") == 0
+    assert [path.name for path in (tmp_path / "in" / "mask").iterdir()] == ["a.png"]
+
+
 @pytest.fixture(scope="module")
 def sliding(tiny):
     """The same weights exported with windows in the config: as they are, and with photos in."""

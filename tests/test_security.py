@@ -55,7 +55,8 @@ class TestImports:
         said = capsys.readouterr().err
         assert f"{path}:" in said and "imports: this config lies outside the working directory" in said
         assert (
-            f"would run the code of guest_a ({here / 'guest_a.py'}), which has not run here before as it is now" in said
+            f"would run the code of guest_a ({here / 'guest_a.py'}), which has not run here before as it and its package are now"
+            in said
         )
         assert "--trust" in said
         assert not ran(mark, "guest_a")

@@ -264,6 +264,17 @@ def hurried(service, monkeypatch):
     thread.join()
 
 
+def test_an_engine_that_fails_is_not_the_clients_mistake(service, monkeypatch):
+    def broken(batch):
+        raise RuntimeError("device lost")
+
+    name, model = next(iter(service.models.items()))
+    monkeypatch.setattr(model.backend, "_infer", broken)
+    client = TestClient(service.guard, raise_server_exceptions=False)
+    reply = client.post(f"/v1/models/{name}/predict", content=png(photo(20, 20)), headers=PNG)
+    assert reply.status_code == 500 and "device lost" not in reply.text
+
+
 def test_headers_that_never_end(hurried):
     whole = b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n"
     for first, answers in ((b"", 0), (whole[:30], 0), (whole + whole[:30], 1)):

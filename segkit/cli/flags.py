@@ -116,7 +116,8 @@ def add_trust(parser: argparse.ArgumentParser) -> None:
     """`--trust`."""
     parser.add_argument(
         "--trust", action="store_true",
-        help="run the code that `imports:` names also where the config lies outside the working directory; said once",
+        help="run the code that `imports:` names also where the config lies outside the working directory or came "
+        "with weights; said once",
     )  # fmt: skip
 
 

@@ -85,8 +85,8 @@ def _allow(name: str, place: str, doubt: str) -> None:
     if doubt and not note.is_file():
         raise InputError(
             f"{place}: imports: this config {doubt} and would run the code of {name} ({files[0]}), which has not run "
-            "here before as it is now. Look at that file; then say --trust, once for this code (segkit config FILE "
-            "--trust serves every command; in Python: trust=True)."
+            "here before as it and its package are now. Look at them; then say --trust, once for this code (segkit "
+            "config FILE --trust serves every command; in Python: trust=True)."
         )
     with contextlib.suppress(OSError):  # not remembered: asked again the next time
         note.parent.mkdir(parents=True, exist_ok=True)
@@ -115,7 +115,7 @@ def _files(name: str) -> list[Path]:
 
 
 def _runs(path: Path) -> bool:
-    return path.name.endswith(_SUFFIXES) and path.parent.name != "__pycache__"
+    return path.name.endswith(_SUFFIXES) and path.parent.name != "__pycache__" and path.is_file()
 
 
 def _sum(files: list[Path]) -> str:

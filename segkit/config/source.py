@@ -79,6 +79,11 @@ class _Loader(yaml.SafeLoader):
 
     depth = 0
 
+    def __init__(self, stream: Any):
+        super().__init__(stream)
+        self.flattened: set[int] = set()
+        """nodes whose merges are written out already: an alias constructs the same node again"""
+
     def compose_node(self, parent: Any, index: Any) -> Any:
         event = self.peek_event()
         anchor = getattr(event, "anchor", None)
@@ -181,11 +186,13 @@ def _construct(loader: _Loader, node: yaml.Node, source: str) -> Any:
         for child in node.value:
             items.add(_construct(loader, child, source), Mark(source, child.start_mark.line + 1))
         return items
-    times = Counter(key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode))
-    for key, _ in reversed(node.value):
-        if isinstance(key, yaml.ScalarNode) and times[key.value] > 1 and key.tag != "tag:yaml.org,2002:merge":
-            raise _Refused(f"the key '{key.value}' stands twice in one mapping", "Take one out.", key.start_mark)
-    loader.flatten_mapping(node)
+    if id(node) not in loader.flattened:
+        loader.flattened.add(id(node))
+        times = Counter(key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode))
+        for key, _ in reversed(node.value):
+            if isinstance(key, yaml.ScalarNode) and times[key.value] > 1 and key.tag != "tag:yaml.org,2002:merge":
+                raise _Refused(f"the key '{key.value}' stands twice in one mapping", "Take one out.", key.start_mark)
+        loader.flatten_mapping(node)
     result = MarkedDict()
     for key, child in node.value:
         if not isinstance(key, yaml.ScalarNode):

@@ -16,7 +16,7 @@ from segkit.deploy import pictures, timing
 from segkit.deploy.backends import Backend, open_backend
 from segkit.deploy.backends.choice import COMPARED
 from segkit.deploy.geo import write_georeferenced
-from segkit.deploy.inputs import Item, collect
+from segkit.deploy.inputs import OVERLAYS, Item, collect
 from segkit.deploy.outputs import full_palette, write_mask
 from segkit.deploy.pipeline import Photo, Segmenter
 from segkit.deploy.spec import DeploySpec
@@ -27,7 +27,6 @@ from segkit.log import logger
 from segkit.options import InferOptions, check_idle
 from segkit.progress import progress
 
-OVERLAYS = "added_prediction"
 _WARM_UP, _TUNING = 3, 10  # photos
 _ALONE, _ALONE_SECONDS = 100, 15.0  # photos, and seconds at most, that are timed one by one
 

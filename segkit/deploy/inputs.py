@@ -14,7 +14,8 @@ from segkit.io import IMAGE_SUFFIXES
 from segkit.log import warn_once
 
 _STREAMS = ("rtsp://", "rtmp://", "udp://", "http://", "https://")
-_RESULTS = (".png", ".tif", ".mp4")
+OVERLAYS = "added_prediction"
+_PICTURES = ("prob", "polygons", "grids")  # beside those that a command names
 VIDEOS = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".flv")
 
 
@@ -45,7 +46,8 @@ def collect(image_path: str | None, save_dir: str | os.PathLike[str], folders: I
         return [Item(image_path, "stream", is_camera=True)]
     suffixes = (*IMAGE_SUFFIXES, *VIDEOS)
     if os.path.isdir(image_path):
-        root, paths = image_path, _walk(image_path, os.path.realpath(save_dir), suffixes)
+        own = [os.path.realpath(os.path.join(save_dir, name)) for name in (*folders, *_PICTURES)]
+        root, paths = image_path, _walk(image_path, {os.path.realpath(save_dir), *own}, suffixes)
         if not paths:
             raise InputError(
                 f"{image_path}: there is no photo in this folder (looked for {', '.join(suffixes)}). "
@@ -66,20 +68,28 @@ def collect(image_path: str | None, save_dir: str | os.PathLike[str], folders: I
             matched = "no photo matches" if glob.has_magic(image_path) else "there is no such file or folder"
             raise InputError(f"{image_path}: {matched} (working directory: {os.getcwd()}). Mend --image_path.")
     items = _named(root, paths)
-    _spare(items, [os.path.join(save_dir, folder) for folder in folders])
+    _spare(items, os.fspath(save_dir), folders)
     return items
 
 
-def _spare(items: list[Item], folders: list[str]) -> None:
+def _spare(items: list[Item], save_dir: str, folders: Iterable[str]) -> None:
     """`InputError` where the result of one item would take the place of another, or of itself."""
     inputs = {_file(item.path): item.path for item in items if os.path.lexists(item.path)}
-    for item, folder, suffix in itertools.product(items, folders, _RESULTS):
-        result = os.path.join(folder, item.name + suffix)
-        if os.path.lexists(result) and _file(result) in inputs:
-            raise InputError(
-                f"{inputs[_file(result)]}: the result of {item.path} would overwrite this input. Choose another "
-                "--save_dir."
-            )
+    for item, folder in itertools.product(items, folders):
+        for suffix in _suffixes(item, folder):
+            result = os.path.join(save_dir, folder, item.name + suffix)
+            if os.path.lexists(result) and _file(result) in inputs:
+                raise InputError(
+                    f"{inputs[_file(result)]}: the result of {item.path} would overwrite this input. Choose another "
+                    "--save_dir."
+                )
+
+
+def _suffixes(item: Item, folder: str) -> tuple[str, ...]:
+    """Of the result of an item in a folder; the frames of a video have a folder of their own."""
+    if item.is_video:
+        return (".mp4",) if folder == OVERLAYS else ()
+    return (".png", ".tif") if item.path.lower().endswith((".tif", ".tiff")) else (".png",)
 
 
 def _file(path: str) -> tuple[int, int]:
@@ -88,10 +98,10 @@ def _file(path: str) -> tuple[int, int]:
     return found.st_dev, found.st_ino
 
 
-def _walk(folder: str, skip: str, suffixes: tuple[str, ...]) -> list[str]:
+def _walk(folder: str, skip: set[str], suffixes: tuple[str, ...]) -> list[str]:
     """Files below `folder` in name order; linked folders are followed once, hidden files are left out."""
     found: list[str] = []
-    seen = {skip} if skip != os.path.realpath(folder) else set()
+    seen = skip - {os.path.realpath(folder)}
     for here, folders, files in os.walk(folder, followlinks=True):
         real = os.path.realpath(here)
         if real in seen:

@@ -366,9 +366,9 @@ def go_on_from(resume: Path, iteration: int, save_dir: Path) -> None:
     if not is_main():
         return
     best = save_dir / "best_model"
-    if resume.resolve().parent != save_dir.resolve():
+    if resume.parent.resolve() != save_dir.resolve():
         move_aside(save_dir)
-        own = resume.resolve().parent / best.name
+        own = resume.parent / best.name
         if own.is_dir():
             publish(best, lambda path: shutil.copytree(own, path, dirs_exist_ok=True))
         return

@@ -79,7 +79,7 @@ def _start_worker(worker: int) -> None:
     if cv2 is not None:
         cv2.setNumThreads(0)
     os.environ["OMP_NUM_THREADS"] = "1"  # for what is loaded later; nothing here computes with Paddle
-    tune_malloc()  # or every array of every sample is faulted in anew
+    tune_malloc(1 << 30)  # a worker needs no more; or every array of every sample is faulted in anew
     with contextlib.suppress(OSError):
         os.nice(NICENESS)
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from segkit.deploy import pictures
 from segkit.deploy.geo import write_georeferenced
-from segkit.deploy.inputs import collect
+from segkit.deploy.inputs import OVERLAYS, collect
 from segkit.deploy.outputs import full_palette, write_array, write_mask
 from segkit.deploy.pipeline import Photo, Segmenter, check_threshold
 from segkit.deploy.stages import Loaded, Stages, check_failed
@@ -21,7 +21,7 @@ from segkit.log import logger
 from segkit.options import PredictOptions
 from segkit.palette import parse_custom_color
 
-OVERLAYS, COLOURS, MASKS, PROBABILITIES = "added_prediction", "pseudo_color_prediction", "mask", "prob"
+COLOURS, MASKS, PROBABILITIES = "pseudo_color_prediction", "mask", "prob"
 _FOLDERS = (OVERLAYS, COLOURS, MASKS, pictures.FIGURES)
 
 

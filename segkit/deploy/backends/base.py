@@ -10,7 +10,7 @@ from typing import Optional
 import numpy as np
 
 from segkit.deploy.spec import DeploySpec
-from segkit.errors import InputError, out_of_memory
+from segkit.errors import EngineError, InputError, out_of_memory
 from segkit.options import InferOptions
 
 
@@ -82,7 +82,7 @@ class Backend(ABC):
         except (ValueError, RuntimeError) as error:  # sizes that do not fit together: each engine has a kind of its own
             if out_of_memory(error):
                 raise
-            raise InputError(
+            raise EngineError(
                 f"{self.spec.path}: the model cannot run an input of shape {list(batch.shape)} ({last_line(error)}). "
                 "The transforms there are not those that it was exported with: export it again."
             ) from error

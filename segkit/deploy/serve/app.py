@@ -21,7 +21,7 @@ from segkit.deploy.serve.model import ServedModel
 from segkit.deploy.serve.pages import add_pages
 from segkit.deploy.serve.replies import error_reply
 from segkit.deploy.serve.results import MEDIA, Wanted, choose
-from segkit.errors import InputError
+from segkit.errors import EngineError, InputError
 
 _UPLOAD = {
     "required": True,
@@ -86,8 +86,10 @@ class Service:
                     return Response(status_code=_GONE)
                 try:
                     body = await model.answer(data, wanted, self.limits, self.pool)
+                except EngineError as error:
+                    raise RuntimeError(str(error)) from error  # 500: no photo of the client's could mend it
                 except InputError as error:  # of the model's folder strangers learn the name alone
-                    raise Refused(400, str(error).replace(str(model.spec.folder), model.name)) from error
+                    raise Refused(400, str(error).replace(str(model.spec.path), f"{model.name}/deploy.yaml")) from error
         return Response(body, media_type=MEDIA[wanted.format])
 
     def close(self) -> None:

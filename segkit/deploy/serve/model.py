@@ -49,6 +49,7 @@ class ServedModel:
         self.classes = Classes(self.segmenter.class_names, full_palette(self.segmenter.palette), self.spec.num_classes)
         self.batcher = Batcher(self.backend.run, options.max_batch, options.max_wait_ms / 1000, self._report)
         self.segmenter.run = self._in_turns
+        self._slides = ThreadPoolExecutor(threads, "windows")  # they wait for the engine, which no reading shall
         self._warm = self._warm_up()
 
     @cached_property
@@ -90,14 +91,17 @@ class ServedModel:
             del data
             whole = None if self.segmenter.windows else self.batcher.submit(photo.x)
         with self._timed("engine"):
-            output = await (run(pool, self.segmenter.output, photo) if whole is None else asyncio.wrap_future(whole))
+            output = await (
+                run(self._slides, self.segmenter.output, photo) if whole is None else asyncio.wrap_future(whole)
+            )
         with self._timed("write"):
             body = await run(pool, self._write, output, photo, wanted)
         self.metrics.photos.labels(self.name, wanted.format).inc()
         return body
 
     def close(self) -> None:
-        """Finish what waits and end the engine's thread."""
+        """Finish what waits and end the threads."""
+        self._slides.shutdown()
         self.batcher.close()
 
     def _in_turns(self, windows: np.ndarray) -> np.ndarray:
