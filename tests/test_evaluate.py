@@ -235,6 +235,17 @@ def test_an_exported_folder_in_windows(tiny, tmp_path):
     assert (tmp_path / "c" / "metrics.json").read_text() == (tmp_path / "a" / "metrics.json").read_text()
 
 
+def test_an_export_of_classes_is_evaluated_on_whole_photos(tiny, tmp_path, capsys):
+    windows, found = ("--opts", "test_config.is_slide=true", "test_config.crop_size=[40,32]"), []
+    for name, op, config in (("whole", "none", ()), ("classes", "argmax", windows)):
+        assert run("export", "--model_path", tiny, "--save_dir", tmp_path / name, "--output_op", op, *config) == 0
+        assert run("val", "--model_path", tmp_path / name, "--save_dir", tmp_path / "m", "--backend", "paddle") == 0
+        found.append((tmp_path / "m" / "metrics.json").read_text())
+    assert found[0] == found[1]
+    assert run("val", "--model_path", tmp_path / "classes", "--is_slide", "--crop_size", 40, 32) == 2
+    assert "--is_slide averages scores, but the model was exported with --output_op argmax" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("flags", [(), ("--is_slide", "--crop_size", 40, 32, "--stride", 20, 24)])
 def test_an_exported_folder_with_normalize_in_its_graph(tiny, tmp_path, flags):
     plain, found = ("--opts", f"val_dataset.transforms={json.dumps(PLAIN)}"), []

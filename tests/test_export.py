@@ -8,16 +8,19 @@ import re
 from pathlib import Path
 
 import numpy as np
+import paddle
 import pytest
 import yaml
 
 from segkit import Config, io
+from segkit.deploy.backends.choice import made_up_photo
 from segkit.deploy.spec import DeploySpec
 from segkit.engine import agreement, convert, export, paddle2
 from segkit.engine.export import output_folder
 from segkit.engine.segmenter import load, load_model
 from segkit.errors import InputError
 from segkit.options import ExportOptions
+from segkit.registry import MODELS
 from tests.tiny_model import PLAIN, RESIZE, make_all, make_config, make_data, make_weights, photo, run
 
 PLAIN_FLAGS = ("--opts", f"val_dataset.transforms={json.dumps(PLAIN)}")
@@ -159,6 +162,44 @@ def test_without_the_data(tiny, tmp_path, capsys):
     for number, more in enumerate(((), (f"val_dataset.transforms={json.dumps(PLAIN)}",))):
         assert to(tiny, tmp_path / str(number), *flags, *more) == 0
         assert "on a random photo of " in capsys.readouterr().err
+
+
+class Picky(paddle.nn.Layer):
+    """Takes multiples of 16 only."""
+
+    def __init__(self, num_classes: int, in_channels: int = 3):
+        super().__init__()
+        self.down = paddle.nn.Conv2D(in_channels, 8, 16, stride=16)
+        self.up = paddle.nn.Conv2DTranspose(8, num_classes, 16, stride=16)
+        self.skip = paddle.nn.Conv2D(in_channels, num_classes, 1)
+
+    def forward(self, x):
+        return [self.up(self.down(x)) + self.skip(x)]
+
+
+def test_a_model_that_takes_some_sizes_only(tmp_path, monkeypatch, capsys):
+    """A made-up photo of another size is left out where the transforms or the trained model cannot take it."""
+    monkeypatch.setitem(MODELS._classes, "Picky", Picky)
+    padded = [{"type": "Padding", "target_size": [144, 112]}, {"type": "Normalize"}]
+    folder = make_all(tmp_path, model={"type": "Picky"}, transforms=padded)
+    assert to(folder, tmp_path / "out", "--input_shape", -1, 3, -1, -1) == 0
+    said = capsys.readouterr().err
+    assert "not checked on a random photo of 421x333 pixels: array: the image does not fit into Padding" in said
+    assert said.count("agrees with the trained model on") == 6  # three photos, by both of Paddle's kernels
+    for number in range(3):
+        io.write_png(tmp_path / "data" / "images" / f"{number}.png", photo(48, 64))
+    assert to(folder, tmp_path / "out", "--opts", f"val_dataset.transforms={json.dumps(PLAIN)}") == 0
+    said = capsys.readouterr().err
+    assert "not checked on a random photo of 421x333 pixels, which the trained model cannot take: " in said
+    assert said.count("agrees with the trained model on") == 6
+
+
+@pytest.mark.parametrize("shape", [(333, 421, 3), (5, 7, 1), (64, 48, 8)])
+def test_made_up_photos_have_texture(shape):
+    found = made_up_photo(*shape)
+    assert found.shape == shape and found.dtype == np.uint8
+    flat = np.diff(found.astype(int), axis=1) == 0
+    assert flat.mean() < 0.3 and 60 < found.mean() < 190
 
 
 def test_a_second_export_replaces_the_first_and_keeps_what_others_wrote(tiny, tmp_path):

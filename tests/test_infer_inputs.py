@@ -26,7 +26,7 @@ from segkit.deploy.windows import Windows
 from segkit.engine.segmenter import load
 from segkit.polygons import outlines, write_labelme
 from segkit.transforms.color import Normalize
-from tests.tiny_model import PLAIN, make_all, photo, run
+from tests.tiny_model import PLAIN, RESIZE, make_all, photo, run
 
 
 @pytest.fixture(scope="module")
@@ -411,6 +411,19 @@ def test_a_graph_of_one_size_for_windows(tiny, tmp_path, capsys):
     assert run("infer", "--config", tmp_path / "fixed", "--enable_mkldnn", "False", *images, tmp_path / "out") == 0
     assert run("predict", "--model_path", tiny, "--no_onednn", *images, tmp_path / "p", *windows) == 0
     np.testing.assert_array_equal(pixels(tmp_path / "out" / "a.png"), pixels(tmp_path / "p" / "mask" / "a.png"))
+
+
+def test_windows_on_photos_of_one_size(tiny, tmp_path):
+    """Of the size that the transforms give every photo, a graph takes as much as a window does."""
+    io.write_png(tmp_path / "a.png", photo(90, 100))
+    resize = f"val_dataset.transforms={json.dumps(RESIZE)}"  # to 64 x 48
+    windows = ("--opts", "test_config.is_slide=true", "test_config.crop_size=[32,64]", resize)
+    assert run("export", "--model_path", tiny, "--save_dir", tmp_path / "out", *windows) == 0
+    assert DeploySpec.load(tmp_path / "out").input_shape == [-1, 3, 48, 32]
+    images = ("--image_path", tmp_path / "a.png", "--save_dir")
+    assert run("infer", "--config", tmp_path / "out", "--enable_mkldnn", "False", *images, tmp_path / "i") == 0
+    assert run("predict", "--model_path", tiny, "--no_onednn", *images, tmp_path / "p", *windows) == 0
+    np.testing.assert_array_equal(pixels(tmp_path / "i" / "a.png"), pixels(tmp_path / "p" / "mask" / "a.png"))
 
 
 def test_a_photo_that_the_transforms_would_blow_up(tiny, tmp_path, monkeypatch, capsys):

@@ -11,11 +11,13 @@ from segkit.models.attention_unet import AttentionUNet
 from segkit.models.backbones.mobilenetv3 import MobileNetV3_small_x0_35
 from segkit.models.backbones.stdc import STDC1
 from segkit.models.fastscnn import FastSCNN
+from segkit.models.fpn import scale_head
 from segkit.models.gscnn import GSCNN
 from segkit.models.hardnet import HarDNet
 from segkit.models.layers import fill_to
 from segkit.models.lpsnet import LPSNet
 from segkit.models.lraspp import LRASPP
+from segkit.models.pfpnnet import PFPNNet
 from segkit.models.pp_liteseg import PPLiteSeg
 from segkit.models.pp_mobileseg import PPMobileSeg
 from segkit.models.rtformer import RTFormer
@@ -44,6 +46,22 @@ def tiny_stride(**arguments) -> paddle.nn.Layer:
 def setr(head: str) -> SegmentationTransformer:
     backbone = BACKBONES.get("VisionTransformer")(img_size=32, embed_dim=16, depth=2, num_heads=2)
     return SegmentationTransformer(3, backbone, [0, 1], head=head)
+
+
+@pytest.mark.parametrize(
+    ("halvings", "smaller", "layers", "size"), [(0, False, 1, 6), (0, True, 2, 12), (-1, False, 1, 6), (2, True, 4, 24)]
+)
+def test_a_map_is_doubled_where_it_is_smaller(halvings, smaller, layers, size):
+    head = scale_head(lambda channels, wanted: paddle.nn.Conv2D(channels, wanted, 1), 4, 5, halvings, smaller, False)
+    assert len(head) == layers and head(noise(1, 4, 6, 6)).shape == [1, 5, size, size]
+
+
+@pytest.mark.parametrize(("width", "doubled"), [(8, False), (12, True), (4, False), (16, True)])
+def test_pfpnnet_doubles_by_the_maps_widths(width, doubled):
+    backbone = tiny_stdc()
+    backbone.feat_channels = [8, width]
+    head = PFPNNet(2, backbone, [0, 1], channels=4).head.scale_heads[1]
+    assert len(head) == 1 + doubled
 
 
 @pytest.mark.parametrize(("head", "outputs"), [("naive", 2), ("pup", 3), ("mla", 3)])

@@ -124,6 +124,24 @@ def test_windows_and_a_graph_of_several_photos(exported, tmp_path, capsys):
     assert json.loads(capsys.readouterr().out)["float32"]["mIoU"] == pytest.approx(expected, abs=1e-6)
 
 
+@pytest.mark.parametrize("op", ["none", "argmax"])
+def test_a_graph_for_whole_photos_whatever_the_config_says(exported, tmp_path, op):
+    """As `--output_op argmax` writes it, and exports did before they kept windows."""
+    folder, windows = tmp_path / "exported", ("test_config.is_slide=true", "test_config.crop_size=[32,32]")
+    flags = ("--format", "openvino", "--output_op", op, "--save_dir", folder)
+    opts = ("--opts", *windows) if op == "argmax" else ()
+    assert run("export", "--model_path", exported.parent / "best_model", *flags, *opts) == 0
+    assert to(folder, tmp_path / "int8", "--max_drop", 1, "--opts", *windows) == 0
+
+
+def test_a_class_that_one_stray_pixel_brings_in():
+    before, after = ({"class_iou": [0.9, 0.8, *others]} for others in ((None, 0.0, None), (0.0, None, None)))
+    assert quantize._drop(before, after) == 0
+    after["class_iou"][1] = 0.6
+    assert quantize._drop(before, after) == pytest.approx(0.1)
+    assert quantize._drop({"class_iou": [None]}, {"class_iou": [None]}) == 0
+
+
 def test_bad_input(exported, tmp_path, capsys, monkeypatch):
     assert to(exported, exported) == 2
     assert "this is the float32 model's folder" in capsys.readouterr().err

@@ -13,6 +13,7 @@ from segkit.build import build_dataset, build_transforms, data_info
 from segkit.config import Config
 from segkit.deploy import infer
 from segkit.deploy.backends import open_backend
+from segkit.deploy.backends.base import last_line
 from segkit.deploy.backends.choice import COMPARED, MIN_AGREEMENT, made_up_photo
 from segkit.deploy.pipeline import Image, Photo, Segmenter, mask_of
 from segkit.deploy.spec import DeploySpec
@@ -24,8 +25,17 @@ from segkit.options import InferOptions
 
 # Share of the largest score: float32 kernels in another order stay far below.
 MAX_DIFFERENCE = 1e-3
+Expected = list[tuple[Photo, np.ndarray]]  # photos, and scores of them: float32 [classes, H, W]
 _ENOUGH_PIXELS = 500_000
 _RANDOM, _ANOTHER = (480, 640), (333, 421)  # (height, width) of made-up photos
+
+
+@dataclasses.dataclass
+class MadeUp(Photo):
+    """A random photo. A trained model is sure of little in it, so that not its pixels count but its scores. It is
+    `optional` where the trained model may be unable to take its size."""
+
+    optional: bool = False
 
 
 def sample_photos(cfg: Config, shape: list[int], windows: Optional[Windows] = None) -> list[Photo]:
@@ -49,20 +59,28 @@ def sample_photos(cfg: Config, shape: list[int], windows: Optional[Windows] = No
     except InputError as error:
         logger.info("no photo of val_dataset is at hand (%s): checking on random ones", str(error).splitlines()[0])
         photos = []
-    sizes = [] if photos else [_RANDOM]
+    sizes = [] if photos else [(_RANDOM, False)]
     if max(shape[2:]) < 0:
-        sizes.append(_ANOTHER)  # val photos, often all of one size, would not show a size that is fixed in the graph
-    for size in sizes:
+        sizes.append(
+            (_ANOTHER, True)
+        )  # val photos, often all of one size, would not show a size that is fixed in the graph
+    for size, optional in sizes:
         whole = [fixed if fixed > 0 else default for fixed, default in zip(shape[2:], size)]
-        photo = prepared(made_up_photo(*whole, channels))
-        photo.path = "a random photo of {2}x{1} pixels".format(*photo.x.shape)
-        photos.append(photo)
+        try:
+            photo = prepared(made_up_photo(*whole, channels))
+        except InputError as error:  # say of Padding, which takes photos up to a size
+            if not optional:
+                raise
+            logger.info("not checked on a random photo of %dx%d pixels: %s", whole[1], whole[0], error)
+            continue
+        path = "a random photo of {2}x{1} pixels".format(*photo.x.shape)
+        photos.append(MadeUp(path, photo.image, photo.x, photo.geometry, optional=optional))
     return photos
 
 
-def check_agreement(expected: list[np.ndarray], spec: DeploySpec, photos: list[Photo], engine: str) -> dict[str, Any]:
-    """Run the export in `engine` on `photos`. Returns `max_difference` from the trained model's scores `expected`
-    [classes, H, W] (None with argmax) and `agreement`, the share of pixels with the same class, of the worst photo;
+def check_agreement(expected: Expected, spec: DeploySpec, engine: str) -> dict[str, Any]:
+    """Run the export in `engine` on photos of which the trained model's scores are `expected`. Returns `max_difference`
+    from those (None with argmax) and `agreement`, the share of pixels with the same class, of the worst photo;
     `RuntimeError` where they disagree."""
     rows = []
     # Paddle with its own kernels, those of the trained model, so that what differs is the graph; then as infer runs it.
@@ -70,13 +88,23 @@ def check_agreement(expected: list[np.ndarray], spec: DeploySpec, photos: list[P
         options = InferOptions(config=str(spec.folder), backend=engine, enable_mkldnn=own)
         windows = windows_as(options, spec.test_config)
         exported = infer.segmenter(spec, open_backend(spec, options), windows)
-        rows += [_check(scores, spec, exported, photo, name) for scores, photo in zip(expected, photos)]
+        rows += [_check(scores, spec, exported, photo, name) for photo, scores in expected]
     return worst(rows)
 
 
-def trained_scores(model: paddle.nn.Layer, photos: list[Photo]) -> list[np.ndarray]:
-    """What the trained model says of `photos`, with the kernels of an exported one: [classes, H, W] each."""
-    return [apply.scores(model, photo.x[None], apply.TestTime(onednn=False))[0] for photo in photos]
+def trained_scores(model: paddle.nn.Layer, photos: list[Photo]) -> Expected:
+    """What the trained model says of `photos`, with the kernels of an exported one. An optional one is left out where
+    the model cannot take its size."""
+    found: Expected = []
+    for photo in photos:
+        try:
+            found.append((photo, apply.scores(model, photo.x[None], apply.TestTime(onednn=False))[0]))
+        except Exception as error:  # whatever the user's own network raises
+            if not (isinstance(photo, MadeUp) and photo.optional):
+                raise
+            said = "not checked on %s, which the trained model cannot take: %s. The export is for sizes that it takes."
+            logger.info(said, photo.path, last_line(error))
+    return found
 
 
 def worst(found: Iterable[dict[str, Any]]) -> dict[str, Any]:
@@ -98,7 +126,9 @@ def _check(expected: np.ndarray, spec: DeploySpec, exported: Segmenter, photo: P
     difference, scale = _difference(expected, got, spec)
     shown = "" if difference is None else f"largest difference {difference:.3g} (scores up to {scale:.3g}), "
     logger.info("%s agrees with the trained model on %s: %s%.4f %% of pixels", engine, photo.path, shown, 100 * share)
-    if share < MIN_AGREEMENT or (difference is not None and not difference <= MAX_DIFFERENCE * max(1.0, scale)):
+    by_scores = difference is not None
+    by_pixels = not (by_scores and isinstance(photo, MadeUp))
+    if (by_pixels and share < MIN_AGREEMENT) or (by_scores and not difference <= MAX_DIFFERENCE * max(1.0, scale)):
         raise RuntimeError(
             f"the model exported for {engine} disagrees with the trained one on {photo.path}: {shown}{100 * share:.3f} "
             f"% of pixels agree (expected at least {100 * MIN_AGREEMENT} %). Nothing was written. Where only photos of "

@@ -18,7 +18,7 @@ from segkit.build import build_transforms, data_info
 from segkit.config import Config
 from segkit.deploy.backends import choice, say_unused
 from segkit.deploy.spec import FILE, DeploySpec
-from segkit.deploy.windows import kept, windows_as
+from segkit.deploy.windows import Windows, kept, windows_as
 from segkit.engine import apply
 from segkit.engine.agreement import check_agreement, sample_photos, trained_scores, worst
 from segkit.engine.convert import require_converters, to_onnx, to_openvino
@@ -87,21 +87,22 @@ def export(cfg: Config, model: paddle.nn.Layer, options: Optional[ExportOptions]
     check(cfg, options)
     if options.format == "safetensors":
         return _weights_alone(cfg, model, Path(options.save_dir))
-    shape = _shape(cfg, options)
     test_config = _windows(cfg, options)
-    photos = sample_photos(cfg, shape, windows_as(InferOptions(), test_config))
+    windows = windows_as(InferOptions(), test_config)
+    shape = _shape(cfg, options, windows)
+    photos = sample_photos(cfg, shape, windows)
     for photo in photos:
         _check_photo(photo.x, shape, options, photo.path)
     formats = _FORMATS[options.format]
     with apply.evaluation_mode(model), output_folder(Path(options.save_dir)) as folder:
-        _write(cfg, model, options, folder, formats)
+        _write(cfg, model, options, folder, formats, shape)
         expected = trained_scores(model, photos)
         spec = _spec(cfg, options, folder, shape, scores_are(model))
         spec.test_config = test_config
         spec.path.write_text(spec.text(), encoding="utf-8")
         cfg.save(folder / "config.yml")
         spec = DeploySpec.load(folder)
-        agreement = worst(check_agreement(expected, spec, photos, _ENGINES[name]) for name in formats)
+        agreement = worst(check_agreement(expected, spec, _ENGINES[name]) for name in formats)
     files = [name for kind in formats for name in _FILES[kind]]
     logger.info("exported to %s: %s", options.save_dir, ", ".join([*files, FILE]))
     if formats == _FORMATS["paddle"]:
@@ -109,9 +110,16 @@ def export(cfg: Config, model: paddle.nn.Layer, options: Optional[ExportOptions]
     return {"save_dir": options.save_dir, "files": files, **agreement}
 
 
-def _write(cfg: Config, model: paddle.nn.Layer, options: ExportOptions, folder: Path, formats: tuple[str, ...]) -> None:
+def _write(
+    cfg: Config,
+    model: paddle.nn.Layer,
+    options: ExportOptions,
+    folder: Path,
+    formats: tuple[str, ...],
+    shape: list[int],
+) -> None:
     """The model's files of all `formats`, and no others."""
-    shape, normalization = _shape(cfg, options), _normalization(cfg, options)
+    normalization = _normalization(cfg, options)
     if "paddle2" in formats:
         save_paddle2(cfg, model, folder, shape, options.output_op, normalization)
     else:
@@ -202,11 +210,12 @@ def _normalization(cfg: Config, options: ExportOptions) -> Optional[Normalizatio
     return last.mean.tolist(), last.std.tolist()
 
 
-def _shape(cfg: Config, options: ExportOptions) -> list[int]:
-    """[N, C, H, W] of the graph's input, -1 where it may vary."""
+def _shape(cfg: Config, options: ExportOptions, windows: Optional[Windows] = None) -> list[int]:
+    """[N, C, H, W] of the graph's input, of a window where there are some, -1 where it may vary."""
     channels = data_info(cfg).img_channels
     if options.input_shape is None:
-        return [-1, channels, *_fixed_size(cfg, channels)]
+        size = _fixed_size(cfg, channels)
+        return [-1, channels, *(map(min, size, windows.size[::-1]) if windows else size)]
     shape = [int(value) for value in options.input_shape]
     if any(value == 0 or value < -1 for value in shape):
         raise InputError(

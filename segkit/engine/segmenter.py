@@ -123,7 +123,8 @@ def for_evaluation(
     if not exported:
         model = load_model(cfg, model_path)
         return model, build_dataset(cfg, "val", use_multilabel=options.use_multilabel), cfg.test_config
-    windows = kept(cfg.test_config)
+    # Windows average scores, which a graph that ends in classes has not: it is for whole photos, as `export` says.
+    windows = {} if DeploySpec.load(model_path or "").output_op == "argmax" else kept(cfg.test_config)
     engine = load_exported(os.fspath(model_path or ""), device, options, windows)
     dataset = build_dataset(cfg, "val", use_multilabel=options.use_multilabel)
     dataset.transforms = engine.transforms

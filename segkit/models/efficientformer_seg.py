@@ -41,7 +41,7 @@ class _Head(nn.Layer):
         self.align_corners = align_corners
         conv = partial(ConvBNReLU, kernel_size=3, bias=False, names=("0", "1"))
         self.scale_heads = nn.LayerList(
-            [scale_head(conv, _PYRAMID, channels, level, align_corners) for level in range(count)]
+            [scale_head(conv, _PYRAMID, channels, level, level > 0, align_corners) for level in range(count)]
         )
         self.dropout = nn.Dropout2D(0.1)
         self.cls_seg = nn.Conv2D(channels, num_classes, 1)

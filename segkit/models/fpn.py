@@ -38,15 +38,21 @@ class FeaturePyramid(nn.Layer):
 
 
 def scale_head(
-    conv: Callable[[int, int], nn.Layer], in_channels: int, channels: int, halvings: int, align_corners: bool
+    conv: Callable[[int, int], nn.Layer],
+    in_channels: int,
+    channels: int,
+    halvings: int,
+    smaller: bool,
+    align_corners: bool,
 ) -> nn.Sequential:
     """A map [N, in, h, w] that is `halvings` smaller than the finest -> [N, channels, H, W] of the finest's size.
 
-    As many of `conv`, made for its input's and its own channels, each doubling the map; one for the finest itself.
+    As many of `conv`, at least one, made for its input's and its own channels, each doubling the map where it is
+    `smaller` than the finest.
     """
     layers: list[nn.Layer] = []
     for index in range(max(1, halvings)):
         layers.append(conv(channels if index else in_channels, channels))
-        if halvings:
+        if smaller:
             layers.append(nn.Upsample(scale_factor=2, mode="bilinear", align_corners=align_corners))
     return nn.Sequential(*layers)

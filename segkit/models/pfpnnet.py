@@ -26,9 +26,9 @@ class _Head(FeaturePyramid):
         super().__init__(widths, _PYRAMID)
         self.align_corners = align_corners
         conv = partial(ConvBNReLU, kernel_size=3)
-        halvings = [int(math.log2(width / widths[0])) for width in widths]
+        ratios = [width / widths[0] for width in widths]
         self.scale_heads = nn.LayerList(
-            [scale_head(conv, _PYRAMID, channels, number, align_corners) for number in halvings]
+            [scale_head(conv, _PYRAMID, channels, int(math.log2(x)), x > 1, align_corners) for x in ratios]
         )
         self.dropout = nn.Dropout2D(dropout)
         width = widths[-2]

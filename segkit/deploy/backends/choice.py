@@ -16,6 +16,7 @@ from typing import Any, Optional
 import numpy as np
 
 from segkit import runtime
+from segkit._cv2 import cv2
 from segkit.deploy.backends.base import Backend, gpu_number, last_line
 from segkit.deploy.spec import DeploySpec
 from segkit.errors import InputError
@@ -30,7 +31,7 @@ MIN_AGREEMENT, MIN_AGREEMENT_LOW = 0.999, 0.99
 _TURNS, _TURN_SECONDS = 3, 0.2
 _PIXELS = 2**20  # of the photos that are timed together
 _KEPT = 20  # choices in the file, the newest
-_MADE_UP_SIZE, _SQUARE = 512, 16
+_MADE_UP_SIZE, _COARSE, _NOISE = 512, 16, 8
 COMPARED = 3  # photos on which masks are compared, where so many are at hand
 _FAILURES = (InputError, RuntimeError, ValueError, OSError, NotImplementedError)
 _FLAGS = ("device", "precision", "cpu_threads", "hint", "use_trt", "use_int8", "enable_mkldnn")
@@ -98,10 +99,11 @@ def made_up(spec: DeploySpec) -> np.ndarray:
 
 
 def made_up_photo(height: int, width: int, channels: int, seed: int = 0) -> np.ndarray:
-    """A random photo of squares of one colour, uint8 [height, width, channels]."""
+    """A random photo, uint8 [height, width, channels]: colours that run into each other, and noise."""
     rng = np.random.default_rng(seed)
-    coarse = rng.integers(0, 256, (-(-height // _SQUARE), -(-width // _SQUARE), channels), np.uint8)
-    return np.ascontiguousarray(coarse.repeat(_SQUARE, axis=0).repeat(_SQUARE, axis=1)[:height, :width])
+    coarse = rng.uniform(0, 255, (channels, height // _COARSE + 2, width // _COARSE + 2)).astype(np.float32)
+    smooth = np.stack([cv2.resize(plane, (width, height), interpolation=cv2.INTER_CUBIC) for plane in coarse], axis=-1)
+    return np.clip(smooth + rng.normal(0, _NOISE, smooth.shape), 0, 255).astype(np.uint8)
 
 
 def agreement(first: np.ndarray, second: np.ndarray, spec: DeploySpec) -> float:
