@@ -236,9 +236,11 @@ def test_an_exported_folder_in_windows(tiny, tmp_path):
 
 
 def test_an_export_of_classes_is_evaluated_on_whole_photos(tiny, tmp_path, capsys):
-    windows, found = ("--opts", "test_config.is_slide=true", "test_config.crop_size=[40,32]"), []
+    plain, found = ("--opts", f"val_dataset.transforms={json.dumps(PLAIN)}"), []
+    windows = ("test_config.is_slide=true", "test_config.crop_size=[40,32]")
     for name, op, config in (("whole", "none", ()), ("classes", "argmax", windows)):
-        assert run("export", "--model_path", tiny, "--save_dir", tmp_path / name, "--output_op", op, *config) == 0
+        flags = ("--output_op", op, *plain, *config)
+        assert run("export", "--model_path", tiny, "--save_dir", tmp_path / name, *flags) == 0
         assert run("val", "--model_path", tmp_path / name, "--save_dir", tmp_path / "m", "--backend", "paddle") == 0
         found.append((tmp_path / "m" / "metrics.json").read_text())
     assert found[0] == found[1]

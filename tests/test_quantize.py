@@ -127,11 +127,11 @@ def test_windows_and_a_graph_of_several_photos(exported, tmp_path, capsys):
 @pytest.mark.parametrize("op", ["none", "argmax"])
 def test_a_graph_for_whole_photos_whatever_the_config_says(exported, tmp_path, op):
     """As `--output_op argmax` writes it, and exports did before they kept windows."""
-    folder, windows = tmp_path / "exported", ("test_config.is_slide=true", "test_config.crop_size=[32,32]")
-    flags = ("--format", "openvino", "--output_op", op, "--save_dir", folder)
-    opts = ("--opts", *windows) if op == "argmax" else ()
-    assert run("export", "--model_path", exported.parent / "best_model", *flags, *opts) == 0
-    assert to(folder, tmp_path / "int8", "--max_drop", 1, "--opts", *windows) == 0
+    folder, windows = exported, ("--opts", "test_config.is_slide=true", "test_config.crop_size=[32,32]")
+    if op == "argmax":
+        folder, flags = tmp_path / "classes", ("--format", "openvino", "--output_op", op, *windows)
+        assert run("export", "--model_path", exported.parent / "best_model", "--save_dir", folder, *flags) == 0
+    assert to(folder, tmp_path / "int8", "--max_drop", 1, *windows) == 0
 
 
 def test_a_class_that_one_stray_pixel_brings_in():
