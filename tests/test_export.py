@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import paddle
@@ -192,6 +194,21 @@ def test_a_model_that_takes_some_sizes_only(tmp_path, monkeypatch, capsys):
     said = capsys.readouterr().err
     assert "not checked on a random photo of 421x333 pixels, which the trained model cannot take: " in said
     assert said.count("agrees with the trained model on") == 6
+
+
+def test_the_scores_of_a_made_up_photo_count_and_not_its_pixels(tiny, tmp_path):
+    assert to(tiny, tmp_path / "out") == 0
+    spec, x = DeploySpec.load(tmp_path / "out"), np.zeros((3, 8, 8), np.float32)
+    near = np.zeros((3, 8, 8), np.float32)
+    near[1] = 1e-6  # the trained model's classes are all 0, the export's all 1
+    for factor, good in ((1, True), (1e4, False)):
+        exported = SimpleNamespace(run=lambda batch, factor=factor: factor * near[None])
+        found = agreement.MadeUp("made up", np.zeros((8, 8, 3), np.uint8), x, [])
+        with contextlib.nullcontext() if good else pytest.raises(RuntimeError, match="on made up: largest difference"):
+            assert agreement._check(x, spec, exported, found, "paddle")["agreement"] == 0
+    with pytest.raises(RuntimeError, match=r"0.000 % of pixels agree"):
+        exported = SimpleNamespace(run=lambda batch: near[None])
+        agreement._check(x, spec, exported, agreement.Photo("val.png", found.image, x, []), "paddle")
 
 
 @pytest.mark.parametrize("shape", [(333, 421, 3), (5, 7, 1), (64, 48, 8)])
