@@ -251,12 +251,13 @@ def _killed_and_resumed(bench: Bench, made: Trial, out: Path, said: Path) -> boo
     """Whether the run reached its end after the kills; what went wrong is noted in `made`."""
     from segkit.engine import checkpoint
 
+    said.touch()  # a run may be killed before it opens it
     flags: list[str] = []
     for kill in [*made.kills, None]:
         stood = checkpoint.find("auto", out) if out.is_dir() else None
         if made.killed == 1:
             made.stood = stood.name if stood else ""
-        begun = said.stat().st_size if said.exists() else 0
+        begun = said.stat().st_size
         run = start(bench.command(made.variant, out, *flags), said)
         if kill is not None:
             _hit(run, kill, out, kill.share * bench.left(made.variant, kill, stood, bool(flags)))
