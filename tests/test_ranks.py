@@ -112,7 +112,6 @@ def test_a_rank_that_fails_ends_all_with_its_message(runs: Path, tmp_path: Path)
     config = tiny_config(data, tmp_path / "c.yml", iters=4)
     done = launch(2, tmp_path / "out", "--config", str(config), "--batch_size", "2")
     assert done.returncode != 0
-    assert f"{bad}: " in done.stdout + done.stderr  # what the launcher prints
     own = (tmp_path / "out" / "ranks" / "workerlog.1").read_text(encoding="utf-8")
     assert f"{bad}: " in own and "segkit: error:" in own and "Traceback" not in own
 

@@ -35,7 +35,7 @@ class _CoarseHead(nn.Layer):
         super().__init__()
         self.align_corners = align_corners
         self.scale_heads = nn.LayerList(
-            [scale_head(_conv3x3_relu, in_channels, channels, level, align_corners) for level in range(count)]
+            [scale_head(_conv3x3_relu, in_channels, channels, level, level > 0, align_corners) for level in range(count)]
         )
         self.conv_seg = nn.Conv2D(channels, num_classes, 1)
 
