@@ -34,9 +34,8 @@ class _CoarseHead(nn.Layer):
     def __init__(self, num_classes: int, count: int, in_channels: int, channels: int, align_corners: bool):
         super().__init__()
         self.align_corners = align_corners
-        self.scale_heads = nn.LayerList(
-            [scale_head(_conv3x3_relu, in_channels, channels, level, level > 0, align_corners) for level in range(count)]
-        )
+        heads = (scale_head(_conv3x3_relu, in_channels, channels, at, at > 0, align_corners) for at in range(count))
+        self.scale_heads = nn.LayerList(list(heads))
         self.conv_seg = nn.Conv2D(channels, num_classes, 1)
 
     def forward(self, levels: list[Tensor]) -> Tensor:
