@@ -4,14 +4,18 @@ JOB is JSON: model, arguments, shape, steps, untimed, threads, clock (a function
 torch's: plain, channels-last, bf16).
 """
 
+from __future__ import annotations
+
 import json
 import math
 import resource
 import sys
 import time
+from collections.abc import Callable
+from typing import Any
 
 
-def paddleseg(job):
+def paddleseg(job: dict[str, Any]) -> tuple[Any, Callable[[], float]]:
     """Network and a function that makes one step of PaddleSeg's model and returns the loss."""
     import paddle
     import paddle.nn.functional as F
@@ -34,7 +38,7 @@ def paddleseg(job):
     return net, step
 
 
-def torch_step(job):
+def torch_step(job: dict[str, Any]) -> tuple[Any, Callable[[], float]]:
     """Network and a function that makes one step of a torch model and returns the loss."""
     import torch
     import torch_networks_peer as networks
@@ -61,7 +65,7 @@ def torch_step(job):
     return net, step
 
 
-def main(job):
+def main(job: dict[str, Any]) -> None:
     """Print seconds of each step after the untimed ones, peak memory, number of parameters and the last loss."""
     clock = getattr(time, job["clock"])
     net, step = paddleseg(job) if job["way"] == "PaddleSeg" else torch_step(job)

@@ -14,9 +14,7 @@ import importlib
 import io
 import logging
 import os
-import struct
 import tempfile
-import zlib
 from pathlib import Path
 from typing import Any, Union
 
@@ -27,7 +25,7 @@ from segkit._cv2 import cv2
 from segkit.dist import is_main
 from segkit.errors import InputError
 from segkit.log import warn_once
-from segkit.palette import voc_palette
+from segkit.palette import palette_png
 
 PathLike = Union[str, "os.PathLike[str]"]
 FORMATS = "JPEG, PNG, BMP, WebP, TIFF, NPY"
@@ -157,7 +155,7 @@ def encode_png(array: np.ndarray, palette: np.ndarray | None = None, name: str =
         if array.dtype != np.uint8:
             array = array.astype(np.uint16)
     if palette is not None and array.ndim == 2 and array.dtype == np.uint8:
-        return _palette_png(array, palette)
+        return palette_png(array, palette)
     if array.ndim == 3 and array.shape[2] >= 3:
         array = cv2.cvtColor(array, cv2.COLOR_RGB2BGR if array.shape[2] == 3 else cv2.COLOR_RGBA2BGRA)
     return cv2.imencode(".png", array)[1].tobytes()
@@ -387,24 +385,6 @@ def _colours_to_indices(array: np.ndarray, palette: np.ndarray | None, name: str
             "label has mixed colours)."
         )
     return indices
-
-
-def _palette_png(array: np.ndarray, palette: np.ndarray) -> bytes:
-    """An 8-bit palette PNG (PNG specification, 11.2) of uint8 [H, W]; OpenCV cannot write these. Classes that the
-    palette lacks get VOC colours."""
-    colours = voc_palette(256)
-    colours[: len(palette)] = palette[:256]
-    height, width = array.shape
-    rows = np.zeros((height, width + 1), np.uint8)  # each row begins with its filter type, 0: none
-    rows[:, 1:] = array
-    parts = (
-        (b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 3, 0, 0, 0)),
-        (b"PLTE", colours.tobytes()),
-        (b"IDAT", zlib.compress(rows.tobytes(), 4)),
-        (b"IEND", b""),
-    )
-    chunks = (struct.pack(">I", len(b)) + k + b + struct.pack(">I", zlib.crc32(k + b)) for k, b in parts)
-    return _PNG + b"".join(chunks)
 
 
 @functools.lru_cache(maxsize=1)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+import zlib
 from typing import Sequence
 
 import numpy as np
@@ -55,3 +57,21 @@ def check_palette(palette: object, name: str) -> np.ndarray:
             "one colour a class). Write one triple for each class, class 0 first."
         )
     return array.astype(np.uint8)
+
+
+def palette_png(array: np.ndarray, palette: np.ndarray) -> bytes:
+    """An 8-bit palette PNG (PNG specification, 11.2) of uint8 [H, W]; OpenCV cannot write these. Classes that the
+    palette lacks get VOC colours."""
+    colours = voc_palette(256)
+    colours[: len(palette)] = palette[:256]
+    height, width = array.shape
+    rows = np.zeros((height, width + 1), np.uint8)  # each row begins with its filter type, 0: none
+    rows[:, 1:] = array
+    parts = (
+        (b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 3, 0, 0, 0)),
+        (b"PLTE", colours.tobytes()),
+        (b"IDAT", zlib.compress(rows.tobytes(), 4)),
+        (b"IEND", b""),
+    )
+    chunks = (struct.pack(">I", len(b)) + k + b + struct.pack(">I", zlib.crc32(k + b)) for k, b in parts)
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)

@@ -28,12 +28,15 @@ def bench(tmp_path_factory) -> Bench:
 @pytest.mark.parametrize(
     "variant, kills",
     [
-        ("momentum", [Kill(signal.SIGTERM, "its group", 2 * INTERVAL, 0.02)]),
-        ("workers", [Kill(signal.SIGKILL, "a worker", INTERVAL, 0.1), Kill(signal.SIGKILL, "it", 0, 0.3)]),
+        ("momentum", [Kill(signal.SIGTERM, "its group", 2 * INTERVAL, 0)]),
+        ("workers", [Kill(signal.SIGKILL, "a worker", INTERVAL, 0), Kill(signal.SIGKILL, "it", 5 * INTERVAL, 0)]),
     ],
 )
 def test_killed_runs_end_as_if_never_stopped(bench: Bench, variant: str, kills: list[Kill]) -> None:
-    made = trial(bench, variant, kills, number=len(kills))
+    for number in range(5):  # a machine that is busy may hold the harness up until the run has ended
+        made = trial(bench, variant, kills, number)
+        if made.problems or made.killed == len(kills):
+            break
     assert made.killed == len(kills) and made.resumed and made.identical and not made.problems, str(made)
     assert int(made.stood.removeprefix("iter_")) >= kills[0].beyond
 

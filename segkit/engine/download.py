@@ -186,7 +186,7 @@ def _unpacked(archive: Path) -> Path:
     try:
         content = _from_zip(archive) if archive.suffix == ".zip" else _from_tar(archive)
     except (tarfile.TarError, zipfile.BadZipFile, zlib.error, OSError, EOFError, RuntimeError) as error:
-        # RuntimeError: an encrypted member, or (NotImplementedError) one of a method that is not known
+        # RuntimeError: an encrypted member, or one of a method that is not known
         reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(":")
         raise InputError(
             f"{archive}: not a readable archive ({reason}). Delete it to have it downloaded anew, or unpack it "

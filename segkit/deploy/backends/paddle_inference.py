@@ -80,7 +80,7 @@ class PaddleBackend(Backend):
     def _infer(self, batch: np.ndarray) -> np.ndarray:
         try:
             output = self._once(batch)
-        except (RuntimeError, ValueError, NotImplementedError) as error:
+        except (RuntimeError, ValueError) as error:
             if self._ran:
                 raise
             self._open_without_onednn(error)
@@ -97,7 +97,7 @@ class PaddleBackend(Backend):
 def _create(inference: Any, config: Any, spec: DeploySpec) -> Any:
     try:
         return inference.create_predictor(config)
-    except (RuntimeError, ValueError, OSError, NotImplementedError) as error:
+    except (RuntimeError, ValueError, OSError) as error:
         raise cannot_load(spec, str(spec.model), "Paddle Inference", error) from error
 
 
