@@ -146,6 +146,29 @@ def test_a_graph_of_one_size_for_windows(tiny, tmp_path, capsys):
     np.testing.assert_array_equal(pixels(tmp_path / "out" / "a.png"), pixels(tmp_path / "p" / "mask" / "a.png"))
 
 
+@pytest.fixture(scope="module")
+def fixed(tiny, tmp_path_factory):
+    """The same weights exported for windows of 48x48."""
+    folder = tmp_path_factory.mktemp("fixed") / "exported"
+    windows = ("--opts", "test_config.is_slide=true", "test_config.crop_size=[48,48]")
+    assert run("export", "--model_path", tiny, "--save_dir", folder, "--input_shape", 1, 3, 48, 48, *windows) == 0
+    return folder
+
+
+@pytest.mark.parametrize("more", [(), ("--batch_size", 2), ("--benchmark", "True")])
+def test_a_photo_that_does_not_fit_the_graph_does_not_stop_the_others(fixed, tmp_path, capsys, more):
+    """The first of them, so that the choice of the engine meets it too."""
+    for name, side in (("0", 40), ("1", 90), ("2", 40), ("3", 60)):
+        io.write_png(tmp_path / "in" / f"{name}.png", photo(side, side))
+    infer = ("infer", "--config", fixed, "--image_path", tmp_path / "in", "--save_dir", tmp_path / "out")
+    assert run(*infer, *more) == 2
+    said = capsys.readouterr().err
+    assert "2 of 4 inputs could not be segmented, the others are done:" in said
+    for name in "02":
+        assert f"{name}.png: {fixed / 'deploy.yaml'}: the model takes inputs of shape" in said
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["1.png", "3.png"]
+
+
 def test_windows_on_photos_of_one_size(tiny, tmp_path):
     """Of the size that the transforms give every photo, a graph takes as much as a window does."""
     io.write_png(tmp_path / "a.png", photo(90, 100))

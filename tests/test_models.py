@@ -8,6 +8,7 @@ import numpy as np
 import paddle
 import pytest
 
+from segkit.engine.graph import methods_converted_once
 from segkit.registry import MODELS
 from tests.model_cases import NAMES, channels, make, noise
 
@@ -124,7 +125,8 @@ def test_saved_graph_takes_every_size_and_agrees(name, arguments, tmp_path):
     with paddle.no_grad():
         expected = [model(image)[0].numpy() for image in images]
     spec = [paddle.static.InputSpec([None, 3, None, None], "float32")]
-    paddle.jit.save(paddle.jit.to_static(model, input_spec=spec, full_graph=True), str(tmp_path / "model"))
+    with methods_converted_once():
+        paddle.jit.save(paddle.jit.to_static(model, input_spec=spec, full_graph=True), str(tmp_path / "model"))
     loaded = paddle.jit.load(str(tmp_path / "model"))
     for image, answer in zip(images, expected):
         found = loaded(image)

@@ -14,6 +14,7 @@ import numpy as np
 from segkit import io
 from segkit.deploy import pictures, timing
 from segkit.deploy.backends import Backend, open_backend
+from segkit.deploy.backends.base import check_input
 from segkit.deploy.backends.choice import COMPARED
 from segkit.deploy.geo import write_georeferenced
 from segkit.deploy.inputs import OVERLAYS, Item, collect
@@ -103,8 +104,8 @@ def _grouping(size: int) -> Any:
 def _tuning_inputs(
     spec: DeploySpec, items: list[Item], options: InferOptions, windows: Optional[Windows]
 ) -> list[np.ndarray]:
-    """A few of the photos, each as a batch of its own, or the first window of each; what cannot be read is left for
-    the run itself to name."""
+    """A few of the photos, each as a batch of its own, or the first window of each; what cannot be read or does not
+    fit the graph is left for the run itself to name."""
     transforms, layout = spec.build_transforms(), spec.input_layout
     model = Segmenter(
         lambda x: x, transforms, [], None, spec.img_channels, input_layout=layout, windows=windows, nodata=spec.nodata
@@ -112,7 +113,9 @@ def _tuning_inputs(
     found: list[np.ndarray] = []
     for item in [item for item in items if not item.is_video][:_TUNING]:
         with contextlib.suppress(InputError):
-            found.append(model.first_batch(model.prepare(item.path)))
+            batch = model.first_batch(model.prepare(item.path))
+            check_input(spec, batch)
+            found.append(batch)
         if len(found) == (_TUNING if options.use_trt and options.enable_auto_tune else COMPARED):
             break
     return found

@@ -21,7 +21,7 @@ from segkit.deploy.inputs import Item
 from segkit.deploy.pipeline import Photo, Segmenter
 from segkit.deploy.timing import TOTAL, Clock
 from segkit.deploy.video import OverlayWriter, Source, UnreadableVideo
-from segkit.errors import InputError, enough_memory, list_problems
+from segkit.errors import EngineError, InputError, enough_memory, list_problems
 from segkit.log import logger
 from segkit.progress import progress
 
@@ -40,6 +40,9 @@ class Loaded:
     name: str
     photo: Photo
     began: float
+
+
+Tried = tuple[list[Loaded], Union[list[np.ndarray], InputError]]
 
 
 class Writer(Protocol):
@@ -87,7 +90,10 @@ class Stages:
         with progress(len(items), title) as bar, Background(WRITERS) as background:
             read = self._good(prefetched(self._read, photos, self.readers, _size_of), bar)
             for batch, outputs in self._segmented(read):
-                self._submit(batch, outputs, background)
+                if isinstance(outputs, InputError):
+                    self.failed += [_named(loaded.photo.path, outputs) for loaded in batch]
+                else:
+                    self._submit(batch, outputs, background)
             for item in items:
                 if item.is_video:
                     self._video(item, background)
@@ -99,8 +105,9 @@ class Stages:
         """One photo from file to file with nothing beside it, for the clock."""
         found = self._read(item)
         if isinstance(found, Loaded):
-            (output,) = self._outputs([found])
-            self._finish(found, output, False)
+            _, outputs = self._tried([found])
+            if not isinstance(outputs, InputError):
+                self._finish(found, outputs[0], False)
 
     def _read(self, item: Item) -> Union[Loaded, InputError]:
         began = time.perf_counter()
@@ -141,10 +148,19 @@ class Stages:
         with enough_memory(too_big), self.clock.stage("run", len(batch)):
             return self.model.outputs([loaded.photo for loaded in batch], self.writer.scores)
 
-    def _segmented(self, photos: Iterable[Loaded]) -> Iterator[tuple[list[Loaded], list[np.ndarray]]]:
-        """Batches with what the engine says of them, in order; in this thread unless it takes several side by side."""
+    def _segmented(self, photos: Iterable[Loaded]) -> Iterator[Tried]:
+        """Batches with what the engine says of them, or why it cannot take them, in order; in this thread unless it
+        takes several side by side."""
         workers = self.engines if self.engines > 1 else 0
-        return prefetched(lambda batch: (batch, self._outputs(batch)), self.group(photos), workers)
+        return prefetched(self._tried, self.group(photos), workers)
+
+    def _tried(self, batch: list[Loaded]) -> Tried:
+        try:
+            return batch, self._outputs(batch)
+        except EngineError:  # of the model, not of these photos
+            raise
+        except InputError as error:
+            return batch, error
 
     def _submit(
         self, batch: list[Loaded], outputs: list[np.ndarray], background: Background, is_frame: bool = False
@@ -195,6 +211,8 @@ class Stages:
             video.add(self.writer.overlay(*found.result()), source.rate)
 
         for batch, outputs in self._segmented(self._awaited(prefetched(load, ahead(source.frames()), self.readers))):
+            if isinstance(outputs, InputError):
+                raise UnreadableVideo(_named(item.name, outputs))
             for loaded, future in zip(batch, self._submit(batch, outputs, background, is_frame=True)):
                 if video is not None:
                     in_order.submit(2 * loaded.photo.image.nbytes, add, future)
@@ -211,6 +229,11 @@ def check_failed(failed: list[str], total: int) -> None:
 def reader_threads() -> int:
     """How many threads read photos unless told otherwise."""
     return min(4, os.cpu_count() or 1)
+
+
+def _named(name: str, error: InputError) -> str:
+    """The error's text, which begins with the input's name."""
+    return str(error) if str(error).startswith(name) else f"{name}: {error}"
 
 
 def _mp4(folder: Optional[Path], item: Item) -> Path:

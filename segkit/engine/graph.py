@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Optional
 
@@ -74,5 +76,24 @@ def save_graph(model: Exported, folder: Path, shape: list[int]) -> None:
         spec = [paddle.static.InputSpec([count, height, width, channels], "uint8", name="x")]
     else:
         spec = [paddle.static.InputSpec(shape, "float32", name="x")]
-    graph = paddle.jit.to_static(model, input_spec=spec, full_graph=True)
-    paddle.jit.save(graph, str(folder / "model"))
+    with methods_converted_once():
+        paddle.jit.save(paddle.jit.to_static(model, input_spec=spec, full_graph=True), str(folder / "model"))
+
+
+@contextlib.contextmanager
+def methods_converted_once() -> Iterator[None]:
+    """Within the block Paddle rewrites a layer's `forward` for graphs once for all layers of that class. By itself it
+    does so for each of them, 30 ms a layer: its cache is keyed by bound methods, which are gone as soon as they have
+    been called (seen in Paddle 3.3)."""
+    try:
+        from paddle.jit.dy2static.program_translator import FunctionCache
+
+        convert = FunctionCache.convert_with_cache
+    except (ImportError, AttributeError):  # of another Paddle
+        yield
+        return
+    FunctionCache.convert_with_cache = lambda cache, method: convert(cache, getattr(method, "__func__", method))
+    try:
+        yield
+    finally:
+        FunctionCache.convert_with_cache = convert

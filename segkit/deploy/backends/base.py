@@ -63,7 +63,7 @@ class Backend(ABC):
         What a graph that ends in probabilities gives becomes scores of the model's own kind again: the logarithm of a
         softmax differs from the logits by a number per pixel, so that resizing and argmax give the same mask.
         """
-        self._check(batch)
+        check_input(self.spec, batch)
         batch = np.ascontiguousarray(batch)
         fixed = self.spec.input_shape[0]
         if fixed <= 0 or fixed == len(batch):
@@ -87,21 +87,6 @@ class Backend(ABC):
                 "The transforms there are not those that it was exported with: export it again."
             ) from error
 
-    def _check(self, batch: np.ndarray) -> None:
-        axes = {"NCHW": (1, 2, 3), "NHWC": (3, 1, 2)}[self.spec.input_layout]
-        if batch.dtype != self.spec.input_dtype:
-            raise InputError(
-                f"{self.spec.path}: the model takes photos of type {self.spec.input_dtype} (got {batch.dtype}). "
-                "Export it without --fold_preprocess for photos of more than 8 bits."
-            )
-        for axis, expected, word in zip(axes, self.spec.input_shape[1:], ("channels", "rows", "columns")):
-            if expected > 0 and batch.shape[axis] != expected:
-                raise InputError(
-                    f"{self.spec.path}: the model takes inputs of shape {self.spec.input_shape} (N, C, H, W), but "
-                    f"the transforms give {batch.shape[axis]} {word} (got {list(batch.shape)}). Resize in the "
-                    "transforms, or export with --input_shape -1 C -1 -1."
-                )
-
     def _scores(self, output: np.ndarray) -> np.ndarray:
         if output.dtype.kind in "iu":
             return output
@@ -115,6 +100,23 @@ class Backend(ABC):
         if output.shape[1] == 1 or self.spec.multilabel:
             scores -= np.log(np.maximum(1 - output, tiny))
         return scores
+
+
+def check_input(spec: DeploySpec, batch: np.ndarray) -> None:
+    """`InputError` where the graph of `spec` does not take such a batch."""
+    axes = {"NCHW": (1, 2, 3), "NHWC": (3, 1, 2)}[spec.input_layout]
+    if batch.dtype != spec.input_dtype:
+        raise InputError(
+            f"{spec.path}: the model takes photos of type {spec.input_dtype} (got {batch.dtype}). "
+            "Export it without --fold_preprocess for photos of more than 8 bits."
+        )
+    for axis, expected, word in zip(axes, spec.input_shape[1:], ("channels", "rows", "columns")):
+        if expected > 0 and batch.shape[axis] != expected:
+            raise InputError(
+                f"{spec.path}: the model takes inputs of shape {spec.input_shape} (N, C, H, W), but "
+                f"the transforms give {batch.shape[axis]} {word} (got {list(batch.shape)}). Resize in the "
+                "transforms, or export with --input_shape -1 C -1 -1."
+            )
 
 
 def gpu_number(options: InferOptions) -> Optional[int]:
