@@ -44,7 +44,7 @@ def export(name: str, folder: Path, photos: Optional[Path]) -> None:
     from segkit.io import IMAGE_SUFFIXES
     from segkit.options import ExportOptions
 
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     transforms = [{"type": "Resize", "target_size": [SIDE, SIDE]}, {"type": "Normalize"}]
     cfg = Config(write_config(folder, MODELS[name], CLASSES, transforms), check=False)
     model = random_model(cfg)
@@ -174,7 +174,7 @@ def main() -> None:
     numbers = {}
     for name in args.models:
         folder = args.work / name
-        if not folder.is_dir():
+        if not (folder / "photos.npz").is_file():  # written last
             export(name, folder, args.photos)
         if not args.export_only:
             numbers[name] = measure(name, folder, args.rounds, args.quantized)

@@ -35,14 +35,9 @@ def __getattr__(name: str) -> Any:
     if name not in _NAMES:
         raise AttributeError(f"module 'segkit' has no attribute '{name}'")
     if _NAMES[name].startswith("segkit.engine"):
-        from segkit.runtime import require_paddle
-
-        require_paddle()
-    if _NAMES[name].startswith("segkit.engine"):
         from segkit import runtime
 
         runtime.require_paddle()
-        runtime.prepare()
     value = getattr(importlib.import_module(_NAMES[name]), name)
     globals()[name] = value
     return value

@@ -213,8 +213,10 @@ class InferOptions(EngineOptions, PictureOptions):
     save_dir: str = option("output/infer", "folder for the masks")
     use_trt: bool = option(False, "TensorRT, on a GPU")
     use_int8: bool = option(False, "int8 with TensorRT")
-    hint: Literal["latency", "throughput"] = option(
-        "latency", "with OpenVINO: latency uses all cores for one batch, throughput runs several side by side"
+    hint: Literal["auto", "latency", "throughput"] = option(
+        "auto",
+        "with OpenVINO and ONNX Runtime: latency uses all cores for one batch, throughput runs several side by side; "
+        "auto: throughput for many photos on the CPU, else latency",
     )
     min_subgraph_size: int = option(3, "smallest subgraph that TensorRT takes")
     enable_auto_tune: bool = option(False, "collect TensorRT shape ranges on the photos first")

@@ -9,7 +9,9 @@ import importlib.util
 import os
 from functools import cached_property
 from pathlib import Path
+from types import ModuleType
 
+from segkit import runtime
 from segkit.errors import InputError
 
 
@@ -25,13 +27,14 @@ class Registry:
 
     `package`'s files are scanned, not imported: a class under `@<REGISTRY>.register` is found by its
     syntax tree, and its file is imported when the name is first asked for. Classes registered from
-    elsewhere (a config's `imports:`) are held directly.
+    elsewhere (a config's `imports:`) are held directly. `needs_paddle`: the files import it.
     """
 
-    def __init__(self, kind: str, variable: str, package: str):
+    def __init__(self, kind: str, variable: str, package: str, needs_paddle: bool = False):
         self.kind = kind
         self.variable = variable
         self.package = package
+        self.needs_paddle = needs_paddle
         self._classes: dict[str, type] = {}
 
     def register(self, cls: type) -> type:
@@ -88,8 +91,13 @@ class Registry:
         if name not in self._classes:
             if name not in self._modules:
                 raise InputError(self.unknown(name))
-            importlib.import_module(self._modules[name])
+            self._import(self._modules[name])
         return self._classes[name]
+
+    def _import(self, module: str) -> ModuleType:
+        if self.needs_paddle:
+            runtime.require_paddle()
+        return importlib.import_module(module)
 
     def unknown(self, name: str) -> str:
         """The message for a name that is not here."""
@@ -98,27 +106,27 @@ class Registry:
         return f"unknown {self.kind} type '{name}'.{hint} Known: {', '.join(names)}."
 
 
-MODELS = Registry("model", "MODELS", "segkit.models")
-BACKBONES = Registry("backbone", "BACKBONES", "segkit.models")
-LOSSES = Registry("loss", "LOSSES", "segkit.losses")
+MODELS = Registry("model", "MODELS", "segkit.models", needs_paddle=True)
+BACKBONES = Registry("backbone", "BACKBONES", "segkit.models", needs_paddle=True)
+LOSSES = Registry("loss", "LOSSES", "segkit.losses", needs_paddle=True)
 DATASETS = Registry("data set", "DATASETS", "segkit.datasets")
 TRANSFORMS = Registry("transform", "TRANSFORMS", "segkit.transforms")
 
 
 class ForeignRegistry(Registry):
-    """Classes of another library, such as Paddle's optimizers, found in any case.
+    """Classes of Paddle, such as its optimizers, found in any case.
 
     `module` (imported at the first look-up) has a function `classes` that returns name -> class, and a
     class `extras` whose signature holds the further keys that a node of this kind may have.
     """
 
     def __init__(self, kind: str, module: str, classes: str, extras: str):
-        super().__init__(kind, "", module)
+        super().__init__(kind, "", module, needs_paddle=True)
         self._classes_name, self._extras_name = classes, extras
 
     @cached_property
     def _by_lower(self) -> dict[str, tuple[str, type]]:
-        classes = getattr(importlib.import_module(self.package), self._classes_name)()
+        classes = getattr(self._import(self.package), self._classes_name)()
         return {name.lower(): (name, cls) for name, cls in classes.items()}
 
     def names(self) -> list[str]:
@@ -141,7 +149,7 @@ class ForeignRegistry(Registry):
     @property
     def extras(self) -> type:
         """What holds the further keys: its signature is their schema."""
-        return getattr(importlib.import_module(self.package), self._extras_name)
+        return getattr(self._import(self.package), self._extras_name)
 
 
 OPTIMIZERS = ForeignRegistry("optimizer", "segkit.optim", "optimizer_classes", "OptimizerKeys")

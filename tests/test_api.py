@@ -14,6 +14,7 @@ from PIL import Image
 import segkit
 from segkit import io, runtime
 from segkit.errors import InputError
+from segkit.registry import MODELS
 from tests.tiny_model import make_all, photo, run
 
 
@@ -47,17 +48,25 @@ def test_importing_is_light(root):
         assert f"'{name}'" in runs[0][2]
 
 
-def test_threads_are_set_before_paddle_is_imported(root):
-    code = "import os; os.environ.pop('OMP_NUM_THREADS', 0); import segkit; segkit.load; print(os.environ['OMP_NUM_THREADS'])"
-    assert int(python(code, root)) == runtime.physical_cores()
+@pytest.mark.parametrize("first", ["segkit.load", "segkit.Config('configs/unet_dove.yml')"])
+def test_paddle_is_imported_with_its_threads_set_and_without_noise(root, first):
+    code = (
+        f"import os; os.environ.pop('OMP_NUM_THREADS', 0); import segkit; {first}; print(os.environ['OMP_NUM_THREADS'])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=False)
+    assert (int(done.stdout), done.stderr) == (runtime.physical_cores(), "")
 
 
 def test_without_paddle(monkeypatch):
+    assert "UNet" in MODELS.names()
     monkeypatch.setattr(runtime.importlib.util, "find_spec", lambda name: None)
     monkeypatch.delitem(sys.modules, "paddle")
     monkeypatch.delitem(vars(segkit), "load", raising=False)
     with pytest.raises(InputError, match="PaddlePaddle is not installed"):
         segkit.load  # noqa: B018
+    monkeypatch.delitem(MODELS._classes, "UNet", raising=False)
+    with pytest.raises(InputError, match="PaddlePaddle is not installed"):
+        MODELS.get("UNet")
 
 
 def test_deployment_code_imports_no_paddle(root):

@@ -20,6 +20,7 @@ import yaml
 from PIL import Image
 
 from segkit import io
+from segkit.deploy import infer as infer_module
 from segkit.deploy.backends import choice, onnx_runtime, open_backend, openvino_runtime, paddle_inference
 from segkit.deploy.backends.onnx_runtime import OnnxBackend
 from segkit.deploy.infer import infer, segmenter
@@ -94,7 +95,9 @@ def test_leaky_relu_after_a_convolution(root, tmp_path):
     assert b"leaky_relu" in (tmp_path / "exported" / "model.json").read_bytes()
 
 
-@pytest.mark.parametrize("name, hint", [(name, "latency") for name in ENGINES] + [("openvino", "throughput")])
+@pytest.mark.parametrize(
+    "name, hint", [(name, "auto") for name in ENGINES] + [("openvino", "throughput"), ("onnxruntime", "throughput")]
+)
 def test_many_threads_at_once(spec, name, hint):
     backend = open_backend(spec, InferOptions(backend=name, hint=hint))
     inputs = [np.random.default_rng(seed).standard_normal((1, 3, 48, 64), np.float32) for seed in range(12)]
@@ -102,6 +105,42 @@ def test_many_threads_at_once(spec, name, hint):
     with ThreadPoolExecutor(6) as pool:
         for one, other in zip(expected, pool.map(backend.run, inputs)):
             np.testing.assert_allclose(one, other, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["openvino", "onnxruntime"])
+def test_many_photos_are_run_side_by_side(spec, tmp_path, monkeypatch, name):
+    """Unless they are asked for one by one; `--benchmark` times one by one what has all cores for itself."""
+    for seed in range(16):
+        io.write_png(tmp_path / "in" / f"{seed}.png", photo(40, 50, seed))
+    opened = []
+
+    def watched(spec, options, tune_on=None):
+        opened.append(options.hint)
+        return open_backend(spec, options, tune_on)
+
+    monkeypatch.setattr(infer_module, "open_backend", watched)
+    common = {"config": str(spec.folder), "image_path": str(tmp_path / "in"), "backend": name, "cpu_threads": 2}
+    for hint in ("auto", "latency"):
+        infer(InferOptions(**common, hint=hint, save_dir=str(tmp_path / hint), benchmark=hint == "auto"))
+    assert opened == ["throughput", "latency", "latency"]
+    for seed in range(16):
+        found, expected = (np.asarray(Image.open(tmp_path / hint / f"{seed}.png")) for hint in ("auto", "latency"))
+        assert (found == expected).mean() >= 0.999
+
+
+def test_few_big_or_moving_pictures_have_all_cores(tmp_path):
+    photo, video = SimpleNamespace(is_video=False), SimpleNamespace(is_video=True)
+    small, big = [np.zeros((1, 3, 64, 64), np.float32)], [np.zeros((1, 3, 2048, 2049), np.float32)]
+    for items, inputs, hint in (
+        ([photo] * 16, small, "throughput"),
+        ([photo] * 15, small, "latency"),
+        ([photo] * 16, big, "latency"),
+        ([photo] * 16, [], "latency"),
+        ([photo] * 16 + [video], small, "latency"),
+    ):
+        assert infer_module._hint(InferOptions(cpu_threads=2), items, inputs) == hint
+    assert infer_module._hint(InferOptions(cpu_threads=1), [photo] * 16, small) == "latency"
+    assert infer_module._hint(InferOptions(cpu_threads=2, device="gpu"), [photo] * 16, small) == "latency"
 
 
 def test_the_hint_and_the_precision_reach_openvino(spec):

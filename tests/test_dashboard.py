@@ -20,6 +20,7 @@ from PIL import Image
 from segkit.cli import main as cli
 from segkit.engine.dashboard import Dashboard
 from segkit.palette import voc_palette
+from tests.model_cases import make
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -27,6 +28,8 @@ ROOT = Path(__file__).resolve().parents[1]
 @pytest.fixture
 def records(tmp_path: Path) -> Path:
     board = Dashboard(tmp_path / "run", ["use_vdl"])
+    board.settings({"batch_size": 4, "model": "UNet"})
+    board.graph(make("UNet"), [1, 3, 32, 32])
     for iteration in (1, 2, 3):
         row = {"loss": 1 / iteration, "lr": 0.1, "batch_cost": 0.2, "reader_cost": 0.1, "ips": 8.0}
         board.train(iteration, row)
@@ -59,6 +62,10 @@ def test_a_scalar_and_an_image_come_back_over_http(records: Path) -> None:
         picture = Image.open(io.BytesIO(get(f"{api}/image/image", run=run, tag=tag, index=0)))
         assert picture.size == (24, 6)
         assert picture.convert("RGB").getpixel((20, 3)) == (111, 60, 60)  # 0.6 of the photo, 0.4 of class 1's colour
+        hyper, *_ = json.loads(get(f"{api}/hparams/list"))["data"]
+        assert (hyper["hparams"]["batch_size"], hyper["hparams"]["model"]) == (4, "UNet")
+        assert json.loads(get(f"{api}/graph_runs"))["data"] == [run]
+        assert "conv2d" in get(f"{api}/graph/graph", run=run, expand_all=True).decode()
         process.send_signal(signal.SIGINT)
         assert process.wait(20) == -signal.SIGINT  # 130 in a shell
     finally:

@@ -94,6 +94,8 @@ class TestOutput:
             assert any(tag in found for found in tags), tag
         assert any("sample_0" in found for found in tags)
         assert [record.id for record in reader.get_data("scalar", "Train/loss")] == [2, 4, 6]
+        (graph,) = run.glob("vdlgraph.*.log")
+        assert b"conv2d" in graph.read_bytes()
 
     def test_the_best_model_is_that_of_the_best_evaluation(self, run: Path) -> None:
         rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]

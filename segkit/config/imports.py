@@ -47,6 +47,8 @@ def import_users_code(raw: MarkedDict, trust: bool, of_model: bool = False) -> N
 
 
 def _import(name: str, place: str) -> None:
+    if importlib.util.find_spec("paddle") is not None:
+        runtime.require_paddle()  # it may import it
     before, sys.pycache_prefix = sys.pycache_prefix, str(runtime.home() / "pycache")
     try:  # bytecode that lies beside the code may be of other code
         importlib.import_module(name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import itertools
 import time
 from collections.abc import Iterable, Iterator
@@ -11,7 +12,7 @@ from typing import Any, Optional
 
 import numpy as np
 
-from segkit import io
+from segkit import io, runtime
 from segkit.deploy import pictures, timing
 from segkit.deploy.backends import Backend, open_backend
 from segkit.deploy.backends.base import check_input
@@ -29,6 +30,8 @@ from segkit.options import InferOptions, check_idle
 from segkit.progress import progress
 
 _WARM_UP, _TUNING = 3, 10  # photos
+_MANY = 8  # photos a core
+_AT_ONCE = 3 << 23  # numbers that the engine holds side by side as input: 8 megapixels of three bands
 _ALONE, _ALONE_SECONDS = 100, 15.0  # photos, and seconds at most, that are timed one by one
 
 
@@ -65,7 +68,9 @@ def infer(options: InferOptions) -> dict[str, Any]:
     windows = windows_as(options, spec.test_config)
     pictures.check(options, spec.multilabel)
     items = collect(options.image_path, options.save_dir, ("", OVERLAYS, pictures.FIGURES))
-    backend = open_backend(spec, options, _tuning_inputs(spec, items, options, windows))
+    tune_on = _tuning_inputs(spec, items, options, windows)
+    options = dataclasses.replace(options, hint=_hint(options, items, tune_on))
+    backend = open_backend(spec, options, tune_on)
     model = segmenter(spec, backend, windows)
     io.prepare_folder(Path(options.save_dir))
     if options.print_detail:
@@ -74,7 +79,12 @@ def infer(options: InferOptions) -> dict[str, Any]:
     stages = Stages(model, writer, _grouping(options.batch_size), engines=backend.parallel)
     result: dict[str, Any] = {"images": 0, "save_dir": options.save_dir}
     if options.benchmark:
-        result["benchmark"] = _benchmark(stages, items, options)
+        one_by_one = stages
+        if backend.parallel > 1:  # how long one photo takes is asked of the engine that has all cores for it
+            own = dataclasses.replace(options, hint="latency", backend=backend.name, precision=backend.precision)
+            alone = segmenter(spec, open_backend(spec, own, tune_on), windows)
+            one_by_one = Stages(alone, writer, _grouping(options.batch_size))
+        result["benchmark"] = _benchmark(one_by_one, stages, items, options)
     else:
         stages.run(items, "infer")
     writer.pictures.finish()
@@ -90,6 +100,18 @@ def _counted(items: list[Item]) -> str:
     photos = len(items) - videos
     said = [f"{number} {word}{'s' * (number > 1)}" for number, word in ((photos, "photo"), (videos, "video")) if number]
     return " and ".join(said)
+
+
+def _hint(options: InferOptions, items: list[Item], tune_on: list[np.ndarray]) -> str:
+    """What `--hint auto` means: with many photos that are not too big, several of them side by side on a core each. The
+    cores then never wait for each other, nor for the threads that read and write, which take turns with them."""
+    if options.hint != "auto":
+        return options.hint
+    cores = options.cpu_threads or runtime.physical_cores()
+    numbers = max((batch.size for batch in tune_on), default=0) * options.batch_size
+    many = len(items) >= _MANY * cores and not any(item.is_video for item in items)
+    fits = 0 < numbers * cores <= _AT_ONCE
+    return "throughput" if options.device == "cpu" and cores > 1 and many and fits else "latency"
 
 
 def _grouping(size: int) -> Any:
@@ -147,16 +169,16 @@ class _Writer:
         return self.pictures.overlay(photo.image, mask)
 
 
-def _benchmark(stages: Stages, items: list[Item], options: InferOptions) -> dict[str, Any]:
-    """Latencies of photos one by one, then the whole run with all stages at once: throughput and busy shares."""
+def _benchmark(one_by_one: Stages, stages: Stages, items: list[Item], options: InferOptions) -> dict[str, Any]:
+    """Latencies of photos `one_by_one`, then the whole run with all stages at once: throughput and busy shares."""
     photos = [item for item in items if not item.is_video]
     for item in photos[:1] * _WARM_UP:
-        stages.alone(item)
+        one_by_one.alone(item)
     begin = time.perf_counter()
-    alone = stages.clock = timing.Clock()
+    alone = one_by_one.clock = timing.Clock()
     with progress(_ALONE, "one by one") as bar:
         for item in itertools.islice(itertools.cycle(photos), _ALONE if photos else 0):
-            stages.alone(item)
+            one_by_one.alone(item)
             bar.update()
             if time.perf_counter() - begin > _ALONE_SECONDS:
                 break

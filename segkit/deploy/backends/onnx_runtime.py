@@ -25,9 +25,11 @@ class OnnxBackend(Backend):
     def __init__(self, spec: DeploySpec, options: InferOptions, tune_on: Optional[list[np.ndarray]] = None):
         import onnxruntime
 
-        super().__init__(spec, options.precision)
+        threads = options.cpu_threads or runtime.physical_cores()
+        parallel = threads if options.hint == "throughput" and gpu_number(options) is None else 1
+        super().__init__(spec, options.precision, parallel)
         settings = onnxruntime.SessionOptions()
-        settings.intra_op_num_threads = options.cpu_threads or runtime.physical_cores()
+        settings.intra_op_num_threads = threads // parallel
         settings.log_severity_level = _ERRORS_ONLY
         try:
             self._session = onnxruntime.InferenceSession(

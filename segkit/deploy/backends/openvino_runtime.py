@@ -27,7 +27,7 @@ class OpenVinoBackend(Backend):
 
         settings: dict[str, Any] = {
             "INFERENCE_PRECISION_HINT": _HINTS[options.precision],
-            "PERFORMANCE_HINT": options.hint.upper(),
+            "PERFORMANCE_HINT": "THROUGHPUT" if options.hint == "throughput" else "LATENCY",
         }
         if gpu_number(options) is None:
             settings["INFERENCE_NUM_THREADS"] = options.cpu_threads or runtime.physical_cores()

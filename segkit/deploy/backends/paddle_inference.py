@@ -30,7 +30,6 @@ class PaddleBackend(Backend):
 
     def __init__(self, spec: DeploySpec, options: InferOptions, tune_on: Optional[list[np.ndarray]] = None):
         runtime.require_paddle()
-        runtime.prepare()
         from paddle import inference
 
         super().__init__(spec, "int8" if options.use_int8 else options.precision)
