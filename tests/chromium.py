@@ -94,6 +94,13 @@ class Chromium:
             time.sleep(0.05)
         raise TimeoutError(f"not within {self.seconds} s: {script}; the page: {self.run('document.body.innerText')}")
 
+    def press(self, *keys: str) -> None:
+        """Keys such as ArrowRight, one after the other, for what has the focus."""
+        for name in keys:
+            text = {"text": "\r"} if name == "Enter" else {}
+            self._call("Input.dispatchKeyEvent", type="keyDown", key=name, code=name, **text)
+            self._call("Input.dispatchKeyEvent", type="keyUp", key=name, code=name)
+
     def choose(self, selector: str, file: Path) -> None:
         """Put a file into an <input type=file>."""
         element = self._call("Runtime.evaluate", expression=f"document.querySelector({selector!r})")["result"]

@@ -175,6 +175,43 @@ def test_bootstrap_is_that_of_a_loop() -> None:
     assert found["classes"][0]["second"] == pytest.approx(miou(second[:, :, :1]))
 
 
+def test_a_class_that_is_labelled_nowhere_changes_no_divisor() -> None:
+    """Both runs predict class 2, which no label has, in one photo each: of the same mIoU they stay in every draw."""
+    rng = np.random.default_rng(5)
+    labelled = np.concatenate([rng.integers(50, 90, (20, 2)), np.zeros((20, 1), int)], 1)
+    hits = labelled // 2
+    first, second = (np.stack([hits, labelled, labelled], 1) for _ in range(2))
+    first[3, 1, 2] = second[11, 1, 2] = 1
+    found = differences(first, second)
+    score = found["mIoU"]
+    assert score["first"] == score["second"] == pytest.approx(miou(first))
+    assert score["low"] == score["high"] == 0 and score["p"] == 1
+    assert found["classes"][2]["delta"] == 0
+    second[11, 1, 2] = 0
+    alone = differences(first, second)["mIoU"]
+    assert alone["delta"] == pytest.approx(miou(second) - miou(first)), "the scores are val's"
+    assert alone["low"] == 0 and alone["high"] == pytest.approx(alone["delta"], abs=0.02), "one photo may be missed"
+
+
+def test_a_rare_class_counts_for_both_runs_or_for_none() -> None:
+    """Class 1 is labelled in one photo of ten, and the second run predicts it in another one too."""
+    labelled = np.full((10, 2), 100)
+    labelled[1:, 1] = 0
+    first = np.stack([labelled // 2, labelled, labelled], 1)
+    second = first.copy()
+    second[7, 1, 1] = 40
+    low, high = (differences(first, second)["mIoU"][key] for key in ("low", "high"))
+    rng = np.random.default_rng(0)
+    deltas = []
+    for index in (rng.integers(0, 10, 10) for _ in range(2000)):
+        sums = [run[index].sum(0) for run in (first, second)]
+        there = [number for number in (0, 1) if any(s[1:, number].any() for s in sums)]
+        scores = [sum(s[0, n] / max(s[1, n] + s[2, n] - s[0, n], 1) for n in there) / len(there) for s in sums]
+        deltas.append(scores[1] - scores[0])
+    assert [low, high] == pytest.approx(np.percentile(deltas, (2.5, 97.5)), abs=0.01)
+    assert high == 0, "the second run is never better: it has more that is wrong"
+
+
 def test_bootstrap_knows_equal_from_different() -> None:
     labelled = np.full((30, 2), 100)
     first = np.stack([np.full((30, 2), 50), labelled, labelled], 1)

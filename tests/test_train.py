@@ -56,7 +56,7 @@ class TestOutput:
             "config.yml",
             "trainer.json",
         }
-        assert {p.name for p in (run / "best_model").iterdir()} == {"model.pdparams", "config.yml"}
+        assert {p.name for p in (run / "best_model").iterdir()} == {"model.pdparams", "config.yml", "trainer.json"}
         assert [path.name for path in run.glob(".*")] == [".lock"]
 
     def test_log_lines(self, run: Path) -> None:
@@ -101,6 +101,9 @@ class TestOutput:
         rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
         scores = {row["iter"]: row["mIoU"] for row in rows if row["kind"] == "eval"}
         progress = json.loads((run / "iter_6" / "trainer.json").read_text(encoding="utf-8"))
+        best = json.loads((run / "best_model" / "trainer.json").read_text(encoding="utf-8"))
+        assert best["iteration"] == best["best_iteration"] == progress["best_iteration"] and not best["files"]
+        assert re.fullmatch(r"cpu, \d+ threads, fp32", *progress["trained_on"])
         assert progress["best_score"] == max(scores.values())
         assert progress["best_iteration"] == max(scores, key=scores.get)
         folder = run / f"iter_{progress['best_iteration']}"

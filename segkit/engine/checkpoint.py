@@ -10,7 +10,7 @@ import shutil
 import warnings
 import zlib
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +53,8 @@ class Progress:
     best_iteration: int = 0
     evaluations_without_gain: int = 0
     scaler: dict[str, Any] = field(default_factory=dict)
+    trained_on: list[str] = field(default_factory=list)
+    """devices and precisions, in the order of their use"""
     files: dict[str, list[int]] = field(default_factory=dict)
     """name -> size and CRC-32 of what lies beside it in a checkpoint"""
 
@@ -190,14 +192,15 @@ class Checkpointer:
             _remove(old)
         return folder
 
-    def save_best(self, weights: dict[str, Any]) -> None:
-        """Write `best_model` from a state dict."""
+    def save_best(self, weights: dict[str, Any], progress: Progress) -> None:
+        """Write `best_model` from a state dict, and of which iteration it is."""
         if not is_main():
             return
 
         def write(path: Path) -> None:
             save_state(weights, path / WEIGHTS)
             self.cfg.save(path / CONFIG)
+            (path / TRAINER).write_bytes(_encoded(replace(progress, files={})))
 
         publish(self.save_dir / "best_model", write)
 

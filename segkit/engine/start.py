@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -15,6 +16,7 @@ from segkit.config import Config
 from segkit.data.scan import Scan
 from segkit.dist import world_size
 from segkit.engine import memory
+from segkit.engine.checkpoint import Progress
 from segkit.engine.download import is_url, weights_from
 from segkit.engine.summary import describe, learned
 from segkit.engine.weights import load_weights
@@ -61,7 +63,7 @@ def say_start(
         f"{len(train)} training images" if val is None else f"{len(train)} training and {len(val)} validation images"
     )
     rows = {
-        "device": f"{paddle.get_device()}, {threads()}{options.precision}",
+        "device": computing(options.precision),
         **({"memory": f"freed memory is {memory.plan()}"} if paddle.get_device() == "cpu" else {}),
         "data": f"{images}, {train.num_classes} classes",
         "classes": _classes(train, seen),
@@ -100,11 +102,17 @@ def _size(model: paddle.nn.Layer, dataset: Any) -> str:
     return f"{text}, about {flops / 1e9:.3g} GFLOPs at {width}x{height}"
 
 
-def threads() -> str:
-    """How many CPU threads the kernels use, when they run on the CPU."""
-    import os
+def note_device(progress: Progress, options: TrainOptions) -> None:
+    """Keep in `progress` where this run computes, if that is not where it did so before it was resumed."""
+    here = computing(options.precision) + (f", {world_size()} ranks" if world_size() > 1 else "")
+    if progress.trained_on[-1:] != [here]:
+        progress.trained_on.append(here)
 
-    return f"{os.environ.get('OMP_NUM_THREADS', '1')} threads, " if paddle.get_device() == "cpu" else ""
+
+def computing(precision: str) -> str:
+    """Device, on the CPU how many threads the kernels use, and precision."""
+    threads = f"{os.environ.get('OMP_NUM_THREADS', '1')} threads, " if paddle.get_device() == "cpu" else ""
+    return f"{paddle.get_device()}, {threads}{precision}"
 
 
 def _losses(node: dict[str, Any]) -> str:

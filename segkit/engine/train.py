@@ -32,7 +32,7 @@ from segkit.engine.loss_scaler import LossScaler
 from segkit.engine.memory import tune_by_step
 from segkit.engine.onednn import convolutions
 from segkit.engine.run_lock import only_run_in
-from segkit.engine.start import load_pretrained, say_start
+from segkit.engine.start import load_pretrained, note_device, say_start
 from segkit.engine.stop import Stopped, StopRequest
 from segkit.engine.sync_batch_norm import synchronise
 from segkit.engine.trainlog import TrainLog
@@ -132,9 +132,9 @@ def prepare(cfg: Config, options: TrainOptions, stack: ExitStack) -> Run:
         for _ in range(progress.iteration):
             scheduler.step()
         logger.info("resumed from %s at iteration %d of %d", resume, progress.iteration, cfg.iters)
-    else:
-        if options.resume_model:
-            logger.info("--resume_model auto: %s holds no checkpoint yet, training starts from the beginning", save_dir)
+    elif options.resume_model:
+        logger.info("--resume_model auto: %s holds no checkpoint yet, training starts from the beginning", save_dir)
+    note_device(progress, options)
     step = Step(cfg, options, state, device, getattr(dataset, "files", ()))
     step.restore(progress)
     if resume is None:
@@ -351,7 +351,7 @@ def evaluate(run: Run, log: TrainLog, folder: Path) -> None:
         if progress.best_score is None or score > progress.best_score:
             progress.best_score, progress.best_iteration = score, progress.iteration
             progress.evaluations_without_gain = 0
-            run.checkpointer.save_best(model.state_dict())
+            run.checkpointer.save_best(model.state_dict(), progress)
         else:
             progress.evaluations_without_gain += 1
         run.validator.panels(run.dashboard, model, progress.iteration)

@@ -15,7 +15,9 @@ def differences(first: np.ndarray, second: np.ndarray, seed: int = 0) -> dict[st
 
     `mIoU` and, a list of them, `classes`: `first`, `second`, `delta`, `low` and `high` (the middle 95 % of 2,000 draws
     of N photos with replacement, the same for both) and `p`, two-sided: how often a draw does not have delta's sign,
-    twice. None for a class that is neither labelled nor predicted.
+    twice. None for a class that is neither labelled nor predicted. `mIoU` of a run is over the classes that the run has
+    in all photos; in a draw, over those of them that either run has there (0 for the one that has not): else what one
+    run alone predicts in some photo would change its divisor with the draw, and with it the scores of all classes.
     Source: Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13.
     """
     photos = len(first)
@@ -25,11 +27,13 @@ def differences(first: np.ndarray, second: np.ndarray, seed: int = 0) -> dict[st
     for start in range(0, ROUNDS, _CHUNK):
         times = rng.multinomial(photos, np.full(photos, 1 / photos), min(_CHUNK, ROUNDS - start))
         drawn.append(_ious((times @ both).reshape(2, len(times), *first.shape[1:])))
-    found = _ious(both.sum(1).reshape(2, 1, *first.shape[1:]))[:, 0]
+    found = _ious(both.sum(1).reshape(2, *first.shape[1:]))
     rounds = np.concatenate(drawn, axis=1)
+    own = ~np.isnan(found)
+    seen = ~np.isnan(rounds).all(axis=0)
     names = range(first.shape[2])
     return {
-        "mIoU": _compared(*_means(found), *_means(rounds)),
+        "mIoU": _compared(*_means(found, own), *_means(rounds, own[:, None] & seen)),
         "classes": [_compared(*found[:, index], *rounds[:, :, index]) for index in names],
     }
 
@@ -41,10 +45,9 @@ def _ious(counts: np.ndarray) -> np.ndarray:
     return np.divide(hits, union, out=np.full(union.shape, np.nan), where=union > 0)
 
 
-def _means(ious: np.ndarray) -> np.ndarray:
-    """Over the classes that are there: [..., C] -> [...], 0 where none is."""
-    there = ~np.isnan(ious)
-    return np.where(there, ious, 0).sum(-1) / np.maximum(there.sum(-1), 1)
+def _means(ious: np.ndarray, counted: np.ndarray) -> np.ndarray:
+    """Over the classes that are `counted`, bool [..., C]: [..., C] -> [...], 0 where none is."""
+    return np.where(counted, np.nan_to_num(ious), 0).sum(-1) / np.maximum(counted.sum(-1), 1)
 
 
 def _compared(first: float, second: float, firsts: np.ndarray, seconds: np.ndarray) -> Optional[dict[str, float]]:

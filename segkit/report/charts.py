@@ -31,6 +31,15 @@ class Series:
 
 
 @dataclass
+class Mark:
+    """A dashed upright line at `x`. `colour` as that of a series."""
+
+    name: str
+    x: float
+    colour: int = -1
+
+
+@dataclass
 class Chart:
     """`title`, axis names and series; `limits` of x and y where the data should not decide. `ticks`: names of the whole
     numbers 0, 1, ... on the x axis."""
@@ -43,6 +52,7 @@ class Chart:
     ylim: Optional[tuple[float, float]] = None
     ticks: list[str] = field(default_factory=list)
     note: str = ""
+    marks: list[Mark] = field(default_factory=list)
 
 
 def draw(chart: Chart) -> tuple[str, dict[str, Any]]:
@@ -66,6 +76,8 @@ def draw(chart: Chart) -> tuple[str, dict[str, Any]]:
         axes.set_ylabel(chart.y)
         for series in chart.series:
             _plot(axes, series)
+        for mark in chart.marks:
+            axes.axvline(mark.x, color=_colour(mark.colour), linewidth=1.1, linestyle="--")
         axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")  # whole numbers: no "1e-5+0.3" above the axis
         low, high = axes.get_ylim()
         if high - low < _FLAT * abs(high):  # a score that hardly moves is no mountain
@@ -101,12 +113,17 @@ def require() -> Any:
 def _plot(axes: Any, series: Series) -> None:
     y = [float("nan") if value is None else value for value in series.y]
     if series.colour < 0:
-        axes.plot(series.x, y, color=_INK["quiet"], linewidth=0.9, linestyle="--")
+        axes.plot(series.x, y, color=_colour(series.colour), linewidth=0.9, linestyle="--")
         return
     axes.plot(
-        series.x, y, color=f"#fe01{series.colour % COLOURS:02x}", linewidth=1.5, solid_joinstyle="round",
+        series.x, y, color=_colour(series.colour), linewidth=1.5, solid_joinstyle="round",
         marker="o" if series.mark or len(y) == 1 else None, markersize=3.5,
     )  # fmt: skip
+
+
+def _colour(number: int) -> str:
+    """What stands in the SVG for a series' colour until `_for_page`."""
+    return _INK["quiet"] if number < 0 else f"#fe01{number % COLOURS:02x}"
 
 
 def _for_page(svg: str) -> str:

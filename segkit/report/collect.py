@@ -17,8 +17,8 @@ from segkit.report.measures import BoundaryIoU, Calibration, ObjectSizes, two_cl
 from segkit.report.photos import name_of_photo
 
 MASKS = "masks.zip"
-SIDE = 400
-"""pixels of the longer side of a panel's pictures"""
+SIDE = 1600
+"""pixels of the longer side that predictions are kept at, beyond which no page shows them"""
 
 
 class Collector:
@@ -74,10 +74,10 @@ class Collector:
         }
 
 
-def small(mask: np.ndarray) -> np.ndarray:
-    """A class map no larger than `SIDE`, by nearest neighbour."""
+def small(mask: np.ndarray, side: int = SIDE) -> np.ndarray:
+    """A class map no larger than `side`, by nearest neighbour."""
     height, width = mask.shape
-    scale = min(1.0, SIDE / max(height, width))
+    scale = min(1.0, side / max(height, width))
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
     kind = np.uint8 if mask.dtype == np.uint8 else np.uint16
     return cv2.resize(mask.astype(kind), size, interpolation=cv2.INTER_NEAREST)

@@ -19,8 +19,8 @@ from segkit.options import ReportOptions
 from segkit.report import plots
 from segkit.report.bootstrap import differences
 from segkit.report.measures import image_score
-from segkit.report.page import Document, image_legend, name_of, panel, plain_table, rows, sorter, swatch_of
-from segkit.report.panels import Masks, class_scores, pictures
+from segkit.report.page import Document, image_legend, name_of, panel, plain_table, rows, signed, sorter, swatch_of
+from segkit.report.panels import Masks, class_scores, pictures, side_of
 from segkit.report.photos import Photos, fingerprint
 from segkit.report.run import FILE, check, default_folder, identity, measure
 
@@ -58,7 +58,7 @@ def compare(first: str, second: str, options: ReportOptions, opts: Sequence[str]
     head = [run.found for run in runs]
     document.section("Summary", verdict(head, found["mIoU"], pairs), both_rows(head))
     document.section("Classes", class_table(head, found["classes"]))
-    charts = plots.two_courses(*(item["history"] for item in head))
+    charts = plots.two_courses(head)
     if charts:
         document.section("Training", document.charts(charts))
     document.section("Config", config_changes(*(item["config"] for item in head)))
@@ -66,8 +66,8 @@ def compare(first: str, second: str, options: ReportOptions, opts: Sequence[str]
     document.write(page)
     score = found["mIoU"]
     logger.info(
-        "mIoU %.4f and %.4f: %+.4f (95 %% interval %+.4f to %+.4f, p %.3g). The comparison is %s",
-        score["first"], score["second"], score["delta"], score["low"], score["high"], score["p"], page,
+        "mIoU %.4f and %.4f: %s (95 %% interval %s to %s, p %.3g). The comparison is %s",
+        score["first"], score["second"], *(signed(score[key]) for key in ("delta", "low", "high")), score["p"], page,
     )  # fmt: skip
     return {**found, "images": len(pairs), "report": str(page)}
 
@@ -92,7 +92,7 @@ def read(path: Path) -> dict[str, Any]:
     """A report.json. Errors: it is none."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-        found["metrics"]["class_names"], found["images"], found["history"]  # what is read of it
+        found["metrics"]["class_names"], found["images"], found["history"], found["iteration"]  # what is read of it
     except (OSError, ValueError, KeyError, TypeError) as error:
         said = f"{type(error).__name__}: {error}"
         raise InputError(f"{path}: no report's data ({said}). Run segkit report on that run again.") from error
@@ -128,19 +128,17 @@ def matched(runs: Sequence[Measured], names: Sequence[str]) -> list[tuple[dict[s
 
 def verdict(found: Sequence[dict[str, Any]], score: dict[str, float], pairs: Sequence[Any]) -> str:
     """The numbers, and in words what they say."""
-    better = score["delta"] > 0
-    sure = score["low"] > 0 or score["high"] < 0
-    said = (
-        f"B is {'better' if better else 'worse'} by {abs(score['delta']):.4f}" if score["delta"] else "Both are equal"
-    )
+    better, equal = score["delta"] > 0, signed(score["delta"]) == signed(0)
+    sure = not equal and (score["low"] > 0 or score["high"] < 0)
+    said = f"B is {'better' if better else 'worse'} by {abs(score['delta']):.4f}"
+    if equal:
+        said = "Both are equal to four digits" if score["delta"] else "Both are equal"
+    meant = ": more than the choice of photos explains (another seed of the training may still tell otherwise)"
+    if not sure:
+        meant = "" if equal else ": it may be chance"
     text = (
-        f"{said}; the 95 % interval over the choice of the {len(pairs)} photos is {score['low']:+.4f} to "
-        f"{score['high']:+.4f} (paired bootstrap, p {score['p']:.3g}): "
-        + (
-            "more than the choice of photos explains (another seed of the training may still tell otherwise)."
-            if sure
-            else "it may be chance."
-        )
+        f"{said}; the 95 % interval over the choice of the {len(pairs)} photos is {signed(score['low'])} to "
+        f"{signed(score['high'])} (paired bootstrap, p {score['p']:.3g}){meant}."
     )
     kind = ("good" if better else "bad") if sure else "unsure"
     tiles = "".join(
@@ -153,8 +151,9 @@ def verdict(found: Sequence[dict[str, Any]], score: dict[str, float], pairs: Seq
 def both_rows(found: Sequence[dict[str, Any]]) -> str:
     """The summaries of both; what is equal is said once."""
     lines = {}
-    for name, text in found[0]["summary"].items():
-        other = found[1]["summary"].get(name, "")
+    first, second = (item["summary"] for item in found)
+    for name in {**first, **second}:
+        text, other = first.get(name, ""), second.get(name, "")
         lines.update({name: text} if text == other else {f"{name}, A": text, f"{name}, B": other})
     return rows(lines)
 
@@ -170,12 +169,12 @@ def class_table(found: Sequence[dict[str, Any]], classes: Sequence[Optional[dict
         kind = "good" if item["low"] > 0 else "bad" if item["high"] < 0 else ""
         cells = "".join(f"<td data-v={item[key]:.6f}>{item[key]:.4f}</td>" for key in ("first", "second"))
         lines.append(
-            f"<tr>{head}{cells}<td data-v={item['delta']:.6f} class='{kind}'>{item['delta']:+.4f}</td>"
-            f"<td data-v={item['low']:.6f}>{item['low']:+.4f} to {item['high']:+.4f}</td>"
+            f"<tr>{head}<td data-v={item['delta']:.6f} class='{kind}'>{signed(item['delta'])}</td>"
+            f"<td data-v={item['low']:.6f}>{signed(item['low'])} to {signed(item['high'])}</td>{cells}"
             f"<td data-v={item['p']:.6f}>{item['p']:.3g}</td></tr>"
         )
     note = "<p class=note>In colour: the 95 % interval does not hold 0. One class in twenty does so by chance.</p>"
-    return plain_table(["class", "IoU of A", "IoU of B", "B less A", "95 % interval", "p"], lines, True) + note
+    return plain_table(["class", "B less A", "95 % interval", "IoU of A", "IoU of B", "p"], lines, True) + note
 
 
 def config_changes(first: str, second: str) -> str:
@@ -203,8 +202,8 @@ def image_section(runs: Sequence[Measured], pairs: Sequence[Any], dataset: Any, 
         sides = zip(*(class_scores(item["counts"]) for item in pair))
         own = [None if a is None and b is None else (b or 0.0) - (a or 0.0) for a, b in sides]
         found = [(f" {side}", mask.read(item["index"])) for side, mask, item in zip("AB", masks, pair)]
-        cells = pictures(photos, pair[0], found)
-        panels.append(panel(pair[0]["path"], [deltas[number], *own], cells, f"{deltas[number]:+.4f}", "pics six"))
+        cells = pictures(photos, pair[0], found, side_of(len(shown)))
+        panels.append(panel(pair[0]["path"], [deltas[number], *own], cells, signed(deltas[number]), "pics six"))
     text = (
         f"<p>With B, {len(better)} photos are better, {len(worse)} worse and "
         f"{len(pairs) - len(better) - len(worse)} the same (mIoU of the photo). Those that changed most:</p>"

@@ -23,9 +23,10 @@ def find(model_path: Optional[str]) -> Optional[Path]:
     return None
 
 
-def read(path: Path) -> dict[str, Any]:
+def read(path: Path, until: Optional[int] = None) -> dict[str, Any]:
     """`train` and `eval`: lists of values by name, `iter` among them, None where a row has no such value; `losses`,
-    the names of the loss and its parts; `seconds`, what the iterations took. Long runs are averaged to 400 points."""
+    the names of the loss and its parts; `seconds`, what the iterations took, and `own_seconds`, what those up to
+    `until` did. Long runs are averaged to 400 points."""
     rows: dict[str, list[dict[str, Any]]] = {"train": [], "eval": []}
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
@@ -36,12 +37,24 @@ def read(path: Path) -> dict[str, Any]:
     for part in rows.values():
         part.sort(key=lambda row: row["iter"])
     steps = np.diff([row["iter"] for row in rows["train"]], prepend=0)
-    seconds = sum(float(row.get("batch_cost") or 0) * step for row, step in zip(rows["train"], steps))
+    costs = [float(row.get("batch_cost") or 0) * step for row, step in zip(rows["train"], steps)]
+    own = sum(cost for row, cost in zip(rows["train"], costs) if until is None or row["iter"] <= until)
     names = dict.fromkeys(name for row in rows["train"] for name in row if name not in _NO_LOSS)
     train = _columns(_thinned(rows["train"]), [*names, "iter", "lr", "ips", "batch_cost", "reader_cost"])
     evals = _columns(rows["eval"], ["iter", "mIoU", "Acc", "mDice", "Kappa"])
     evals["class_iou"] = [row.get("class_iou") for row in rows["eval"]]
-    return {"train": train, "eval": evals, "losses": list(names), "seconds": seconds}
+    return {"train": train, "eval": evals, "losses": list(names), "seconds": sum(costs), "own_seconds": own}
+
+
+def same(first: dict[str, Any], second: dict[str, Any]) -> bool:
+    """Whether two courses are those of one run, read at the same time or not: the losses that both name are equal."""
+    known = dict(zip(first["train"]["iter"], first["train"].get("loss", ())))
+    pairs = [
+        (known[at], loss)
+        for at, loss in zip(second["train"]["iter"], second["train"].get("loss", ()))
+        if at in known
+    ]
+    return bool(pairs) and all(one == other for one, other in pairs)
 
 
 def _columns(rows: list[dict[str, Any]], names: list[str]) -> dict[str, list[Optional[float]]]:

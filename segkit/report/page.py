@@ -13,10 +13,12 @@ from segkit import io
 from segkit.report import plots
 from segkit.report.charts import Chart, draw
 from segkit.report.measures import image_score
-from segkit.report.panels import ERRORS, Masks, chosen, class_scores, pictures
+from segkit.report.panels import ERRORS, Masks, chosen, class_scores, pictures, side_of
 from segkit.report.photos import Photos
 
 _PAGE = Path(__file__).parent / "page"
+_LEGEND = 40  # classes that a legend shows at once
+_FEW = 10  # rows of a table that stands open
 _KINDS = {"missed": "error: missed", "too much": "error: too much", "wrong": "error", "ignored": "ignored"}
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
 
@@ -41,11 +43,8 @@ class Document:
         svg, data = draw(chart)
         number = len(self.data["charts"])
         self.data["charts"].append(data)
-        keys = "".join(
-            f'<span class="key{" dashed" if series.colour < 0 else ""}" style="--c:var(--c{max(series.colour, 0)})">'
-            f"{html.escape(series.name)}</span>"
-            for series in chart.series
-        )
+        keys = "".join(key(line.name, line.colour, line.colour < 0) for line in chart.series)
+        keys += "".join(key(mark.name, mark.colour, True) for mark in chart.marks)
         note = f"<p class=note>{html.escape(chart.note)}</p>" if chart.note else ""
         return (
             f'<figure class=chart tabindex=0 data-chart={number} aria-label="{html.escape(chart.title)}">'
@@ -81,21 +80,29 @@ def write_page(path: Path, found: dict[str, Any], dataset: Any, folder: Path, im
     document.data["names"], document.data["matrix"] = metrics["class_names"], metrics["confusion_matrix"]
     document.section("Summary", scores(metrics), rows(found["summary"]), listing("config", found["config"]))
     if found["history"]:
-        document.section("Training", document.charts(plots.training(found["history"], metrics["class_names"])))
+        courses = plots.training(found["history"], metrics["class_names"], found["iteration"])
+        document.section("Training", document.charts(courses))
     else:
         document.section("Training", "<p>There is no metrics.jsonl beside the weights, so there are no curves.</p>")
     document.section("Classes", class_table(found))
     document.section("Confusion matrix", "<div id=confusion></div>")
-    document.section("Calibration and sizes", document.charts(plots.reliability(found) + plots.sizes(found)))
+    measured = document.charts(plots.reliability(found) + plots.sizes(found))
+    document.section("Calibration and sizes", measured, size_table(found))
     if found["curves"]:
         document.section("Threshold", document.charts(plots.thresholds(found)), threshold_note(found))
     document.section("Images", image_section(found, dataset, folder, images))
     document.write(path)
 
 
+def key(name: str, colour: int, dashed: bool) -> str:
+    """What a line of a chart is, beside a piece of it."""
+    shown = f"c{colour}" if colour >= 0 else "quiet"
+    return f'<span class="key{" dashed" if dashed else ""}" style="--c:var(--{shown})">{html.escape(name)}</span>'
+
+
 def name_of(found: dict[str, Any]) -> str:
     """What a run is called: its folder, with iter_N where it is not the best model."""
-    parts = [part for part in Path(found["summary"]["weights"]).parts if part not in ("best_model", "model.pdparams")]
+    parts = [part for part in Path(found["model_path"]).parts if part not in ("best_model", "model.pdparams")]
     return "/".join(parts[-2:] if parts and parts[-1].startswith("iter_") else parts[-1:]) or "report"
 
 
@@ -139,6 +146,20 @@ def class_table(found: dict[str, Any]) -> str:
     return f"{plain_table(['class', *columns], lines, True)}{note}"
 
 
+def size_table(found: dict[str, Any]) -> str:
+    """How many objects of each class and size were labelled."""
+    lines = []
+    for number in plots.object_classes(found):
+        count = found["sizes"]["count"][number]
+        cells = "".join(f"<td>{value:,}</td>" for value in (*count, sum(count)))
+        name = html.escape(found["metrics"]["class_names"][number])
+        lines.append(f"<tr><th scope=row>{swatch_of(found['palette'], number)}{name}</th>{cells}</tr>")
+    if not lines:
+        return ""
+    table = plain_table(["class", *plots.size_names(found["sizes"]["sides"]), "all"], lines)
+    return f"<details{' open' if len(lines) <= _FEW else ''}><summary>Labelled objects by size</summary>{table}</details>"
+
+
 def plain_table(heads: Sequence[str], lines: Sequence[str], sortable: bool = False) -> str:
     """A table, whose heads sort it where asked."""
     names = [html.escape(name) for name in heads]
@@ -174,17 +195,34 @@ def threshold_note(found: dict[str, Any]) -> str:
     return (
         f"<p>Scores of <b>{name}</b> where it is given to pixels of a higher probability than the threshold:</p>"
         + plain_table(["", "threshold", "IoU", "precision", "recall"], lines)
+        + "<p>The best one was chosen on these very photos, so that on others it will be less good than here. "
+        + threshold_use(found["channels"], f"{found['curves']['best']['threshold']:.3g}")
+    )
+
+
+def threshold_use(channels: int, best: str) -> str:
+    """How another threshold than 0.5 is put to use."""
+    if channels == 1:
+        return (
+            f"To use it: <code>segkit predict --threshold {best}</code>, and <code>threshold: {best}</code> in the "
+            "deploy.yaml of an exported folder.</p>"
+        )
+    return (
+        "This model has two output channels, of which the mask shows the higher: a cut at 0.5. The flag "
+        "<code>--threshold</code> does not move it: of two channels it makes pixels 255 whose class is less sure. To "
+        f"cut at {best}, take the probabilities that <code>segkit predict --save_prob</code> writes, or train a model "
+        "of one channel (<code>model.num_classes: 1</code>), whose threshold can be set.</p>"
     )
 
 
 def image_section(found: dict[str, Any], dataset: Any, folder: Path, most: int) -> str:
     """The worst and the best photos, and what sorts them."""
     names, images, masks, photos = found["metrics"]["class_names"], found["images"], Masks(folder), Photos(dataset)
-    panels = []
-    for number in chosen(images, most):
+    panels, numbers = [], chosen(images, most)
+    for number in numbers:
         item = images[number]
         own = [image_score(np.array(item["counts"])), *class_scores(item["counts"])]
-        cells = pictures(photos, item, [("", masks.read(item["index"]))])
+        cells = pictures(photos, item, [("", masks.read(item["index"]))], side_of(len(numbers)))
         panels.append(panel(item["path"], own, cells, f"mIoU {own[0] or 0:.4f}"))
     return sorter(names) + image_legend(found) + f"<div id=panels>{''.join(panels)}</div>"
 
@@ -202,10 +240,21 @@ def sorter(names: Sequence[str], up: str = "worst first", down: str = "best firs
 def image_legend(found: dict[str, Any]) -> str:
     """Colours of the classes and of the error map."""
     names = found["metrics"]["class_names"]
-    shown = [f"{swatch_of(found['palette'], n)}{html.escape(name)}" for n, name in enumerate(names[:40])]
+    shown = [f"{swatch_of(found['palette'], n)}{html.escape(name)}" for n, name in enumerate(names)]
+    shown, more = shown[:_LEGEND], shown[_LEGEND:]
     kinds = ("missed", "too much", "ignored") if len(names) == 2 else ("wrong", "ignored")
     shown += [f'<i class=swatch style="background:rgb{ERRORS[kind]}"></i>{_KINDS[kind]}' for kind in kinds]
-    return f"<p class=legend>{''.join(f'<span>{item}</span>' for item in shown)}</p>"
+    rest = f"<details><summary>{len(more)} more classes</summary>{_legend(more)}</details>" if more else ""
+    return _legend(shown) + rest
+
+
+def _legend(items: Sequence[str]) -> str:
+    return f"<p class=legend>{''.join(f'<span>{item}</span>' for item in items)}</p>"
+
+
+def signed(value: float) -> str:
+    """A difference with four digits; one that is none in them has a plus."""
+    return f"{round(value, 4) + 0.0:+.4f}"
 
 
 def panel(path: str, own: Sequence[Any], cells: str, text: str, kind: str = "pics") -> str:

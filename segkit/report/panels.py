@@ -22,6 +22,9 @@ from segkit.report.measures import image_score
 from segkit.report.photos import Photos
 
 _PER_CLASS = 3
+_USUAL, _PANELS = 800, 26  # pixels of a side where so many panels are shown
+_LEAST = 400
+_QUALITY = 60
 ERRORS = {"missed": (59, 130, 246), "too much": (249, 115, 22), "wrong": (225, 29, 72), "ignored": (160, 160, 160)}
 """colours of the error map; `missed` and `too much` are those of two classes, `wrong` that of more"""
 
@@ -69,16 +72,24 @@ class Masks:
             raise InputError(f"{self._path}: cannot be read ({error}). Run segkit report on that run again.") from error
 
 
-def pictures(photos: Photos, item: dict[str, Any], masks: Sequence[tuple[str, np.ndarray]]) -> str:
-    """HTML: the photo, the label, and of each (name, mask [h, w]) the prediction and where it is wrong. `item`: what
-    report.json says of the photo."""
+def side_of(panels: int) -> int:
+    """Pixels of the longer side of the pictures in so many panels: as large as lets a page stay at a megabyte or
+    two, fewer of them larger."""
+    return round(min(SIDE, max(_LEAST, _USUAL * (_PANELS / max(panels, 1)) ** 0.5)))
+
+
+def pictures(photos: Photos, item: dict[str, Any], masks: Sequence[tuple[str, np.ndarray]], side: int) -> str:
+    """HTML: the photo, the label, and of each (name, mask [h, w]) the prediction and where it is wrong, no larger than
+    `side`. `item`: what report.json says of the photo."""
     dataset, sample = photos.dataset, photos.sample(item)
-    label, photo = small(sample["label"]), thumbnail(as_rgb(sample["image"]), SIDE)
+    # The label goes the way of the masks, which `Collector` made small, so that the same pixels are left.
+    label, photo = small(small(sample["label"]), side), thumbnail(as_rgb(sample["image"]), side)
     palette = full_palette(dataset.palette)
     shown = palette.copy()
     shown[min(dataset.ignore_index, len(palette) - 1)] = ERRORS["ignored"]
     cells = [_cell("photo", _webp(photo)), _cell("label", _indexed(label, shown))]
-    for name, mask in masks:
+    for name, kept in masks:
+        mask = small(kept, side)
         cells.append(_cell(f"prediction{name}", _indexed(mask, palette)))
         wrong = error_map(mask, label, dataset.ignore_index, dataset.num_classes)
         cells.append(_cell(f"errors{name}", _transparent(wrong)))
@@ -104,7 +115,7 @@ def _cell(name: str, address: str) -> str:
 
 
 def _webp(picture: np.ndarray) -> str:
-    return _address("webp", cv2.imencode(".webp", picture[:, :, ::-1], [cv2.IMWRITE_WEBP_QUALITY, 80])[1].tobytes())
+    return _address("webp", cv2.imencode(".webp", picture[:, :, ::-1], [cv2.IMWRITE_WEBP_QUALITY, _QUALITY])[1].tobytes())
 
 
 def _indexed(mask: np.ndarray, palette: np.ndarray) -> str:

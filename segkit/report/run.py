@@ -15,8 +15,11 @@ import paddle
 from segkit import __version__, io
 from segkit.config import Config
 from segkit.dist import world_size
+from segkit.engine import checkpoint
+from segkit.engine.checkpoint import Progress
 from segkit.engine.evaluate import evaluate
 from segkit.engine.segmenter import for_evaluation
+from segkit.engine.start import computing
 from segkit.engine.summary import learned
 from segkit.errors import InputError
 from segkit.log import logger
@@ -27,6 +30,7 @@ from segkit.report.page import write_page
 from segkit.report.photos import fingerprint
 
 FILE = "report.json"
+_FORMAT = 2  # of report.json and masks.zip
 _NO_NUMBERS = ("save_dir", "images", "num_workers", "device", "auc_roc")
 
 
@@ -71,14 +75,21 @@ def measure(cfg: Config, options: ReportOptions, model_path: Optional[str], fold
     with Collector(dataset, folder) as collector:
         metrics = evaluate(model, dataset, options, test_config, collector)
     seconds = time.perf_counter() - begin
-    course = history.find(model_path)
+    stood, path = progress_of(model_path), history.find(model_path)
+    course = history.read(path, stood and stood.iteration) if path else None
     found = {
         "of": identity(cfg, options, model_path, data),
-        "summary": summary(cfg, options, model, model_path, seconds, metrics),
+        "summary": {
+            **summary(cfg, model, model_path, metrics),
+            **times(cfg, options, stood, course, seconds, metrics["num_images"]),
+        },
+        "model_path": os.fspath(model_path or ""),
+        "iteration": stood and stood.iteration,
+        "channels": cfg.data["model"].get("num_classes", dataset.num_classes),
         "config": cfg.to_yaml(),
         "metrics": metrics,
         "palette": dataset.palette.tolist(),
-        "history": history.read(course) if course else None,
+        "history": course,
         **collector.compute(),
     }
     cfg.save(folder / "config.yml")
@@ -89,37 +100,72 @@ def measure(cfg: Config, options: ReportOptions, model_path: Optional[str], fold
 def identity(cfg: Config, options: ReportOptions, model_path: Optional[str], data: str) -> dict[str, Any]:
     """What the numbers depend on: the weights' file and its time, the config, the flags of the evaluation, and `data`,
     the fingerprint of the data set."""
-    path = Path(model_path or "")
-    places = (path, path / "model.pdparams", path / "best_model" / "model.pdparams", path / "deploy.yaml")
-    weights = next((place for place in places if place.is_file()), None)
+    weights = weights_of(model_path)
     flags = {key: value for key, value in dataclasses.asdict(options).items() if key not in _NO_NUMBERS}
     return {
         "weights": [str(weights.resolve()), weights.stat().st_mtime_ns] if weights else None,
         "config": cfg.to_yaml(),
         "flags": flags,
         "data": data,
+        "format": _FORMAT,
     }
 
 
-def summary(
-    cfg: Config, options: EvalOptions, model: Any, model_path: Optional[str], seconds: float, metrics: dict[str, Any]
-) -> dict[str, str]:
+def weights_of(model_path: Optional[str]) -> Optional[Path]:
+    """The file that holds the weights, or the deploy.yaml of an exported folder."""
+    path = Path(model_path or "")
+    places = (path, path / checkpoint.WEIGHTS, path / "best_model" / checkpoint.WEIGHTS, path / "deploy.yaml")
+    return next((place for place in places if place.is_file()), None)
+
+
+def progress_of(model_path: Optional[str]) -> Optional[Progress]:
+    """Where the training stood when the weights were written; None where no trainer.json beside them tells."""
+    weights = weights_of(model_path)
+    try:
+        return checkpoint.read_progress(weights.parent / checkpoint.TRAINER) if weights else None
+    except InputError:
+        return None
+
+
+def summary(cfg: Config, model: Any, model_path: Optional[str], metrics: dict[str, Any]) -> dict[str, str]:
     """What was evaluated on what, as rows of text."""
     kind = str(cfg.data["model"]["type"])
     if isinstance(model, paddle.nn.Layer):
         kind += f", {sum(p.size for p in learned(model)):,} parameters"
     node = cfg.data["val_dataset"]
-    images = metrics["num_images"]
     return {
         "config": str(cfg.path),
-        "weights": os.fspath(model_path or ""),
+        "weights": str(weights_of(model_path) or ""),
         "model": kind,
-        "data": f"{node['type']} {node.get('dataset_root', '')}: {images} images, "
+        "data": f"{node['type']} {node.get('dataset_root', '')}: {metrics['num_images']} images, "
         f"{len(metrics['class_names'])} classes",
         "training": f"{cfg.iters} iterations of {cfg.batch_size}, {cfg.data['optimizer']['type']}, "
         f"{cfg.data['lr_scheduler']['type']}",
-        "device": f"{paddle.get_device()}, {options.precision}",
-        "evaluation": f"{seconds:.1f} s, {images / max(seconds, 1e-9):.1f} images/s, "
-        f"{time.strftime('%Y-%m-%d %H:%M')}",
         "versions": f"segkit {__version__}, Paddle {paddle.__version__}, Python {sys.version.split()[0]}",
     }  # fmt: skip
+
+
+def times(
+    cfg: Config, options: EvalOptions, stood: Optional[Progress], course: Optional[dict[str, Any]], seconds: float,
+    images: int,
+) -> dict[str, str]:
+    """Where and how long the weights were trained and evaluated, as rows of text."""
+    trained = "not known: there is no trainer.json beside the weights"
+    if stood is not None:
+        trained = f"to iteration {stood.iteration:,} of {cfg.iters:,}"
+        if stood.trained_on:
+            trained += f" on {', then '.join(stood.trained_on)}"
+        if course is not None:
+            trained += f", in {duration(course['own_seconds'])} without evaluations"
+    return {
+        "trained": trained,
+        "evaluated": f"on {computing(options.precision)}, in {duration(seconds)} "
+        f"({images / max(seconds, 1e-9):.1f} images/s), {time.strftime('%Y-%m-%d %H:%M')}",
+    }  # fmt: skip
+
+
+def duration(seconds: float) -> str:
+    """In the unit that people would say."""
+    if seconds < 120:
+        return f"{seconds:.1f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

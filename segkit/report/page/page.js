@@ -115,7 +115,7 @@ if (confusion) {
   draw();
 }
 
-// Panels: the errors lie over the photo; sorting; a click enlarges, arrow keys go on.
+// Panels: the errors lie over the photo; sorting; a click enlarges, one more shows a picture alone, arrow keys go on.
 const panels = document.getElementById("panels");
 if (panels) {
   const fill = (article) => {
@@ -137,25 +137,41 @@ if (panels) {
   };
   by.onchange = order.onchange = sort;
   const zoom = document.getElementById("zoom");
+  const top = make("div", undefined, zoom);
+  top.className = "bartop";
+  const title = make("h3", "", top);
+  for (const [text, step] of [["‹", -1], ["›", 1]]) {
+    const button = make("button", text, top);
+    button.ariaLabel = step < 0 ? "previous" : "next";
+    button.onclick = () => go(step);
+  }
+  make("button", "close", top).onclick = () => zoom.close();
+  const pictures = make("div", undefined, zoom);
+  make("p", "A click on a picture, or Enter, shows it alone; the arrow keys go to other photos.", zoom).className = "note";
   let shown;
+  let picked = -1;
+  const pick = (number) => {
+    picked = number;
+    pictures.classList.toggle("one", picked >= 0);
+    [...pictures.children].forEach((figure, at) => figure.classList.toggle("picked", at === picked));
+  };
   const open = (article) => {
+    const focused = [...pictures.children].indexOf(document.activeElement);
     shown = article;
-    const top = make("div");
-    top.className = "bartop";
-    top.append(article.querySelector("h3").cloneNode(true));
-    for (const [text, step] of [["‹", -1], ["›", 1]]) {
-      const button = make("button", text, top);
-      button.ariaLabel = step < 0 ? "previous" : "next";
-      button.onclick = () => go(step);
-    }
-    make("button", "close", top).onclick = () => zoom.close();
-    const pictures = make("div");
+    title.replaceChildren(...[...article.querySelector("h3").childNodes].map((child) => child.cloneNode(true)));
     pictures.className = article.querySelector(".pics").className;
-    pictures.append(...[...article.querySelector(".pics").children].map((child) => child.cloneNode(true)));
+    pictures.replaceChildren(...[...article.querySelector(".pics").children].map((child) => child.cloneNode(true)));
+    [...pictures.children].forEach((figure, at) => {
+      figure.tabIndex = 0;
+      figure.onclick = () => pick(picked < 0 ? at : -1);
+      figure.onkeydown = (event) => event.key === "Enter" && figure.onclick();
+    });
+    pick(picked);
     const photo = article.querySelector(".photo img");
     pictures.style.setProperty("--aspect", photo.naturalWidth / photo.naturalHeight);
-    zoom.replaceChildren(top, pictures);
+    pictures.style.setProperty("--own", `${photo.naturalWidth}px`);
     if (!zoom.open) zoom.showModal();
+    else if (focused >= 0) pictures.children[focused].focus();
   };
   const go = (step) => {
     const visible = [...panels.children].filter((article) => !article.hidden);
@@ -163,12 +179,17 @@ if (panels) {
   };
   zoom.onkeydown = (event) => {
     const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
-    if (step) go(step);
+    if (!step) return;
+    event.preventDefault();
+    go(step);
   };
   zoom.onclick = (event) => {
     if (event.target === zoom) zoom.close();
   };
-  zoom.onclose = () => shown.querySelector(".pics").focus();
+  zoom.onclose = () => {
+    picked = -1;
+    shown.querySelector(".pics").focus();
+  };
   panels.onclick = (event) => {
     const article = event.target.closest("article");
     if (event.target.closest(".pics")) open(article);
