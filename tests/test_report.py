@@ -19,14 +19,15 @@ from tests.chromium import Chromium, find_chromium
 from tests.tiny import make_data, tiny_config
 
 NAMES = ["ground", '<b>"square" & $x$</b>']
+THREE = ["background", "square", "a very long name of a class"]
 
 
-def trained(folder: Path, **changes: object) -> Path:
+def trained(folder: Path, names: list[str] = NAMES) -> Path:
     """A run folder of a few iterations on squares, its second class named to provoke."""
-    config = tiny_config(make_data(folder / "data", train=4, val=4), folder / "c.yml", iters=4, **changes)
+    config = tiny_config(make_data(folder / "data", train=4, val=4, classes=len(names)), folder / "c.yml", iters=4)
     data = yaml.safe_load(config.read_text(encoding="utf-8"))
     for part in ("train_dataset", "val_dataset"):
-        data[part]["class_names"] = NAMES
+        data[part].update(class_names=names, num_classes=len(names))
     config.write_text(yaml.safe_dump(data), encoding="utf-8")
     out = folder / "run"
     assert (
@@ -49,6 +50,15 @@ def run(tmp_path_factory) -> Path:
 def page(run) -> Path:
     assert command("report", "--model_path", run, "--images", 3) == 0
     return run / "report" / "report.html"
+
+
+@pytest.fixture(scope="module")
+def both(tmp_path_factory) -> Path:
+    """The page that compares two checkpoints of one run of three classes."""
+    folder = tmp_path_factory.mktemp("three")
+    run = trained(folder, THREE)
+    assert command("report", run / "iter_2", run / "iter_4", "--save_dir", folder / "both") == 0
+    return folder / "both" / "report.html"
 
 
 def data_of(page: Path) -> dict:
@@ -84,6 +94,31 @@ def test_curves_are_those_of_the_log(run, page) -> None:
     np.testing.assert_allclose(charts[0]["series"][0]["y"], losses, rtol=1e-4)
     scores = [row["mIoU"] for row in rows if row["kind"] == "eval"]
     np.testing.assert_allclose(charts[1]["series"][0]["y"], scores, rtol=1e-4)
+
+
+def test_the_page_says_how_the_weights_were_trained(run, page) -> None:
+    best = json.loads((run / "best_model" / "trainer.json").read_text(encoding="utf-8"))
+    text = page.read_text(encoding="utf-8")
+    trained_on = best["trained_on"][0]
+    assert f"<dt>trained<dd>to iteration {best['iteration']} of 4 on {trained_on}, in " in text
+    assert f"<dt>evaluated<dd>on {trained_on}, in " in text
+    assert f"<dt>weights<dd>{run / 'best_model' / 'model.pdparams'}" in text
+    assert "This model has two output channels" in text and "chosen on these very photos" in text
+
+
+def test_two_checkpoints_of_one_run(both) -> None:
+    """One line for both, and where each of them is; a checkpoint's own page marks it too."""
+    text, drawn = both.read_text(encoding="utf-8"), data_of(both)["charts"]
+    assert [[line["name"] for line in chart["series"]] for chart in drawn] == [["A and B"], ["A and B"]]
+    assert "A (iteration 2)" in text and "B (iteration 4)" in text
+    course = history.read(both.parents[1] / "run" / "metrics.jsonl", 2)
+    assert 0 < course["own_seconds"] < course["seconds"]
+    loss = plots.training(course, THREE, 2)[0]
+    assert [mark.name for mark in loss.marks] == ["these weights (iteration 2)"]
+    assert charts.draw(loss)[0].count("stroke-dasharray") == 1
+    assert not plots.training(course, THREE, 4)[0].marks
+    other = {**course, "train": {**course["train"], "loss": [1.0] * len(course["train"]["loss"])}}
+    assert history.same(course, course) and not history.same(course, other)
 
 
 def test_parts_of_the_loss_are_drawn(tmp_path) -> None:
@@ -241,8 +276,12 @@ def test_without_matplotlib_the_extra_is_named(run, monkeypatch, capsys) -> None
     assert "Install it: pip install matplotlib" in capsys.readouterr().err
 
 
-@pytest.mark.skipif(find_chromium() is None, reason="Chromium is not installed: the page is not tested")
-@pytest.mark.parametrize("width, dark", [(1280, False), (390, True)], ids=["desktop", "phone"])
+needs_browser = pytest.mark.skipif(find_chromium() is None, reason="Chromium is not installed: no page is tested")
+widths = pytest.mark.parametrize("width, dark", [(1280, False), (390, True)], ids=["desktop", "phone"])
+
+
+@needs_browser
+@widths
 def test_in_a_browser(page, tmp_path, width, dark) -> None:
     with Chromium(tmp_path / "profile") as browser:
         browser.look(width, 844, dark)
@@ -250,7 +289,7 @@ def test_in_a_browser(page, tmp_path, width, dark) -> None:
         assert browser.run("document.documentElement.scrollWidth <= innerWidth"), "scrolls sideways"
         assert NAMES[1] in browser.run("document.querySelector('#confusion').innerText")
         browser.run("document.querySelector('.chart').focus()")
-        browser.run("""document.querySelector('.chart').dispatchEvent(new KeyboardEvent("keydown", {key: "End"}))""")
+        browser.press("End")
         assert browser.run("document.querySelector('.chart output').textContent").startswith("iteration 4: loss ")
         first = "document.querySelector('#panels article').innerText"
         worst = browser.run(first)
@@ -261,4 +300,44 @@ def test_in_a_browser(page, tmp_path, width, dark) -> None:
         browser.run("document.querySelectorAll('table.sortable button')[1].click()")
         values = browser.run("[...document.querySelectorAll('table.sortable td:nth-child(2)')].map(c => +c.dataset.v)")
         assert values[:2] == sorted(values[:2], reverse=True)
+        assert browser.errors == []
+
+
+@needs_browser
+@widths
+def test_a_comparison_in_a_browser(both, tmp_path, width, dark) -> None:
+    """Three classes and six pictures a photo: the table, what sorts it and the panels, and the keys of the zoom."""
+    with Chromium(tmp_path / "profile") as browser:
+        browser.look(width, 844, dark)
+        browser.go(both.as_uri())
+        assert browser.run("document.documentElement.scrollWidth <= innerWidth"), "scrolls sideways"
+        column = "[...document.querySelectorAll('table.sortable tbody td:nth-child(2)')]"
+        assert browser.run(f"{column}.every(cell => cell.getBoundingClientRect().right <= innerWidth)"), "cut off"
+        browser.run("document.querySelectorAll('table.sortable button')[1].click()")
+        values = browser.run(f"{column}.map(cell => +cell.dataset.v)")
+        assert len(values) == 3 and values == sorted(values, reverse=True)
+        browser.run("by.value = 2; order.value = -1; by.onchange()")
+        shown = browser.run(
+            "[...panels.children].filter(a => !a.hidden).map(a => [a.innerText, JSON.parse(a.dataset.scores)[2]])"
+        )
+        gains = [gain for _, gain in shown]
+        assert gains == sorted(gains, reverse=True) and None not in gains
+        browser.run("by.value = 0; by.onchange()")
+        number = browser.run("panels.children.length")
+        assert number > 1
+        browser.run("document.querySelector('.pics').click()")
+        assert browser.run("zoom.open && zoom.querySelectorAll('figure').length") == 6
+        titles = [browser.run("zoom.querySelector('h3').innerText")]
+        for _ in range(number):
+            browser.press("ArrowRight")
+            titles.append(browser.run("zoom.querySelector('h3').innerText"))
+        assert len(set(titles)) == number and titles[0] == titles[-1], "each photo in turn, and the first again"
+        seen = "[...zoom.querySelectorAll('figure')].filter(f => f.offsetWidth).map(f => f.innerText)"
+        browser.run("zoom.querySelectorAll('figure')[2].focus()")
+        browser.press("Enter", "ArrowLeft")
+        assert browser.run(seen) == ["prediction A"], "alone, also of the next photo"
+        browser.press("Enter")
+        assert len(browser.run(seen)) == 6
+        browser.run("[...zoom.querySelectorAll('button')].at(-1).click()")
+        assert browser.run("!zoom.open && document.activeElement.className") == "pics six"
         assert browser.errors == []

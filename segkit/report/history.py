@@ -50,9 +50,7 @@ def same(first: dict[str, Any], second: dict[str, Any]) -> bool:
     """Whether two courses are those of one run, read at the same time or not: the losses that both name are equal."""
     known = dict(zip(first["train"]["iter"], first["train"].get("loss", ())))
     pairs = [
-        (known[at], loss)
-        for at, loss in zip(second["train"]["iter"], second["train"].get("loss", ()))
-        if at in known
+        (known[at], loss) for at, loss in zip(second["train"]["iter"], second["train"].get("loss", ())) if at in known
     ]
     return bool(pairs) and all(one == other for one, other in pairs)
 

@@ -115,7 +115,8 @@ def _cell(name: str, address: str) -> str:
 
 
 def _webp(picture: np.ndarray) -> str:
-    return _address("webp", cv2.imencode(".webp", picture[:, :, ::-1], [cv2.IMWRITE_WEBP_QUALITY, _QUALITY])[1].tobytes())
+    quality = [cv2.IMWRITE_WEBP_QUALITY, _QUALITY]
+    return _address("webp", cv2.imencode(".webp", picture[:, :, ::-1], quality)[1].tobytes())
 
 
 def _indexed(mask: np.ndarray, palette: np.ndarray) -> str:

@@ -34,8 +34,9 @@ def training(course: dict[str, Any], names: list[str], own: Optional[int] = None
                 for n, name in enumerate(names)
             ]
             found.insert(2, Chart("IoU of the classes", "iteration", "IoU", classes))
-    for chart in found:
-        chart.marks = [Mark(f"these weights (iteration {own:,})", own)] if own is not None and own < _end(course) else []
+    if own is not None and own < _end(course):
+        for chart in found:
+            chart.marks = [Mark(f"these weights (iteration {own:,})", own)]
     return [chart for chart in found if chart.series]
 
 

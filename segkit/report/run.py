@@ -146,7 +146,11 @@ def summary(cfg: Config, model: Any, model_path: Optional[str], metrics: dict[st
 
 
 def times(
-    cfg: Config, options: EvalOptions, stood: Optional[Progress], course: Optional[dict[str, Any]], seconds: float,
+    cfg: Config,
+    options: EvalOptions,
+    stood: Optional[Progress],
+    course: Optional[dict[str, Any]],
+    seconds: float,
     images: int,
 ) -> dict[str, str]:
     """Where and how long the weights were trained and evaluated, as rows of text."""
