@@ -193,27 +193,27 @@ def threshold_note(found: dict[str, Any]) -> str:
     for title, score in (("0.5", found["curves"]["half"]), ("best", found["curves"]["best"])):
         cells = "".join(f"<td>{score[name]:.4f}</td>" for name in ("threshold", "iou", "precision", "recall"))
         lines.append(f"<tr><th scope=row>{title}</th>{cells}</tr>")
-    name = html.escape(found["metrics"]["class_names"][1])
+    name, best = html.escape(found["metrics"]["class_names"][1]), found["curves"]["best"]["threshold"]
     return (
         f"<p>Scores of <b>{name}</b> where it is given to pixels of a higher probability than the threshold:</p>"
         + plain_table(["", "threshold", "IoU", "precision", "recall"], lines)
         + "<p>The best one was chosen on these very photos, so that on others it will be less good than here. "
-        + threshold_use(found["channels"], f"{found['curves']['best']['threshold']:.3g}")
+        f"{threshold_use(found['channels'], f'{best:.3g}')}</p>"
     )
 
 
 def threshold_use(channels: int, best: str) -> str:
-    """How another threshold than 0.5 is put to use."""
+    """HTML: how another threshold than 0.5 is put to use."""
     if channels == 1:
         return (
             f"To use it: <code>segkit predict --threshold {best}</code>, and <code>threshold: {best}</code> in the "
-            "deploy.yaml of an exported folder.</p>"
+            "deploy.yaml of an exported folder."
         )
     return (
         "This model has two output channels, of which the mask shows the higher: a cut at 0.5. The flag "
         "<code>--threshold</code> does not move it: of two channels it makes pixels 255 whose class is less sure. To "
         f"cut at {best}, take the probabilities that <code>segkit predict --save_prob</code> writes, or train a model "
-        "of one channel (<code>model.num_classes: 1</code>), whose threshold can be set.</p>"
+        "of one channel (<code>model.num_classes: 1</code>), whose threshold can be set."
     )
 
 
