@@ -339,5 +339,5 @@ def test_a_comparison_in_a_browser(both, tmp_path, width, dark) -> None:
         browser.press("Enter")
         assert len(browser.run(seen)) == 6
         browser.run("[...zoom.querySelectorAll('button')].at(-1).click()")
-        assert browser.run("!zoom.open && document.activeElement.className") == "pics six"
+        assert browser.wait("!zoom.open && document.activeElement.className == 'pics six'"), "back where one was"
         assert browser.errors == []

@@ -208,7 +208,7 @@ def test_a_rare_class_counts_for_both_runs_or_for_none() -> None:
         there = [number for number in (0, 1) if any(s[1:, number].any() for s in sums)]
         scores = [sum(s[0, n] / max(s[1, n] + s[2, n] - s[0, n], 1) for n in there) / len(there) for s in sums]
         deltas.append(scores[1] - scores[0])
-    assert [low, high] == pytest.approx(np.percentile(deltas, (2.5, 97.5)), abs=0.01)
+    assert [low, high] == pytest.approx(np.percentile(deltas, (2.5, 97.5)).tolist(), abs=0.03)
     assert high == 0, "the second run is never better: it has more that is wrong"
 
 

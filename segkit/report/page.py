@@ -157,9 +157,8 @@ def size_table(found: dict[str, Any]) -> str:
     if not lines:
         return ""
     table = plain_table(["class", *plots.size_names(found["sizes"]["sides"]), "all"], lines)
-    return (
-        f"<details{' open' if len(lines) <= _FEW else ''}><summary>Labelled objects by size</summary>{table}</details>"
-    )
+    shown = " open" if len(lines) <= _FEW else ""
+    return f"<details{shown}><summary>Labelled objects by size, in pixels</summary>{table}</details>"
 
 
 def plain_table(heads: Sequence[str], lines: Sequence[str], sortable: bool = False) -> str:

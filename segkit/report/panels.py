@@ -13,7 +13,6 @@ import numpy as np
 
 from segkit import io
 from segkit._cv2 import cv2
-from segkit.data.picture import thumbnail
 from segkit.deploy.outputs import as_rgb, full_palette
 from segkit.errors import InputError
 from segkit.metrics import scores_from_areas
@@ -83,7 +82,8 @@ def pictures(photos: Photos, item: dict[str, Any], masks: Sequence[tuple[str, np
     `side`. `item`: what report.json says of the photo."""
     dataset, sample = photos.dataset, photos.sample(item)
     # The label goes the way of the masks, which `Collector` made small, so that the same pixels are left.
-    label, photo = small(small(sample["label"]), side), thumbnail(as_rgb(sample["image"]), side)
+    label = small(small(sample["label"]), side)
+    photo = cv2.resize(as_rgb(sample["image"]), label.shape[::-1], interpolation=cv2.INTER_AREA)
     palette = full_palette(dataset.palette)
     shown = palette.copy()
     shown[min(dataset.ignore_index, len(palette) - 1)] = ERRORS["ignored"]
