@@ -6,7 +6,8 @@ import logging
 import os
 import re
 import shutil
-import textwrap
+import unicodedata
+from collections.abc import Sequence
 from typing import TextIO
 
 _COLOURS = {logging.WARNING: "33", logging.ERROR: "31", logging.CRITICAL: "31"}  # yellow, red
@@ -35,11 +36,11 @@ def coloured(text: str, level: int) -> str:
 
 def wrapped(text: str, stream: TextIO) -> str:
     """Lines that are wider than the terminal, broken between words and indented. Tables stay as they are."""
-    width = _columns(stream)
+    width = columns(stream)
     return "\n".join(_wrapped(line, width) for line in text.split("\n"))
 
 
-def _columns(stream: TextIO) -> int:
+def columns(stream: TextIO) -> int:
     """Width of this very terminal: the standard output may be a file."""
     try:
         found = os.get_terminal_size(stream.fileno()).columns
@@ -48,10 +49,29 @@ def _columns(stream: TextIO) -> int:
     return found or shutil.get_terminal_size().columns
 
 
+def columns_of(text: str) -> int:
+    """How many columns a terminal shows a text in: two for Chinese and the like, none for accents that join letters."""
+    return sum(
+        0 if unicodedata.combining(character) else 1 + (unicodedata.east_asian_width(character) in ("W", "F"))
+        for character in text
+    )
+
+
+def folded(words: Sequence[str], width: int, indent: str) -> list[str]:
+    """Lines of `words`, none of them broken, no wider than `width` columns where that is possible. The words hold the
+    spaces between them; lines but the first begin with `indent`."""
+    lines = [""]
+    for word in words:
+        if lines[-1].strip() and columns_of(lines[-1] + word) > width:
+            lines.append(indent + word.lstrip())
+        else:
+            lines[-1] += word
+    return lines
+
+
 def _wrapped(line: str, width: int) -> str:
-    if len(line) <= width or line[:1] in ("+", "|"):
+    if columns_of(line) <= width or line[:1] in ("+", "|"):
         return line
     head = _HEAD.match(line)
-    indent = " " * (min(len(head[0]), width // 2) if head else 2)
-    lines = textwrap.wrap(line, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
-    return "\n".join(lines)
+    indent = " " * (min(columns_of(head[0]), width // 2) if head else 2)
+    return "\n".join(folded(re.findall(r"\s*\S+", line), width, indent))

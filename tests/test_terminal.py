@@ -19,14 +19,18 @@ from typing import Iterator
 
 import pyte
 import pytest
+from wcwidth import wcswidth
 
 from segkit import log, progress, terminal
+from segkit.cli import main as cli
 from segkit.engine import trainlog
+from segkit.engine.summary import Description, Row
 from tests.tiny import make_data, tiny_config
+from tests.tiny_model import make_all
 
 ROOT = Path(__file__).resolve().parents[1]
 NOISE = re.compile(
-    r"ccache|glog|WARNING: Logging before|FLAGS_|UserWarning|DeprecationWarning|^[IWE]\d{4} |PreconditionNotMet", re.M
+    r"ccache|glog|WARNING: Logging before|FLAGS_|\w+Warning:|^[IWE]\d{4} |PreconditionNotMet|\[[WE]:onnxruntime", re.M
 )
 STAMP = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d"
 
@@ -156,6 +160,53 @@ def test_into_a_file(world: Path) -> None:
     assert found["mIoU"] == max(row["mIoU"] for row in scores if row["kind"] == "eval")
 
 
+TOOLS = {
+    "val": "val --model_path {best} --device cpu",
+    "predict": "predict --model_path {best} --image_path {images} --save_dir {out}/predicted --device cpu",
+    "export": "export --model_path {best} --save_dir {out}/exported --format all",
+    "infer": "infer --config {out}/exported --image_path {images} --save_dir {out}/inferred --added --benchmark",
+    "report": "report --model_path {best} --save_dir {out}/report --device cpu",
+}
+
+
+@pytest.fixture(scope="module")
+def tools() -> Iterator[tuple[dict[str, list[str]], dict[str, str]]]:
+    """Name of each tool -> its words, and -> what it wrote into a file, all of them one after the other in a process."""
+    with tempfile.TemporaryDirectory(prefix="s") as name:
+        places = {"best": make_all(Path(name)), "images": Path(name) / "data" / "images", "out": name}
+        words = {tool: line.format(**places).split() for tool, line in TOOLS.items()}
+        code = (
+            "import sys\nfrom segkit.cli.main import main\n"
+            f"for words in {list(words.values())!r}:\n"
+            "    print('=====', file=sys.stderr, flush=True)\n"
+            "    assert main(words) == 0"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", code], cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT, text=True, timeout=120,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stdout
+        before, *said = done.stdout.split("=====\n")
+        yield words, {tool: before + text for tool, text in zip(words, said)}
+
+
+@pytest.mark.parametrize("tool", TOOLS)
+def test_other_tools_into_a_file(tools, tool: str) -> None:
+    said = tools[1][tool]
+    assert not NOISE.search(said), said
+    assert re.search(STAMP, said) and not re.search("[\033\r]|%\\|", said), said
+
+
+@pytest.mark.parametrize("tool", TOOLS)
+def test_other_tools_on_a_terminal(tools, tool: str) -> None:
+    seen = Watched([sys.executable, "-m", "segkit", *tools[0][tool]], 80)
+    assert not NOISE.search(seen.raw), seen.raw
+    assert "%|" not in "\n".join(seen.lines), "a bar was left behind"
+    assert bool(seen.bars) == (tool != "export") and max(map(len, seen.bars), default=0) <= 80
+    full = [line for line in seen.lines if len(line) == 80 and re.search(r"\S \S", line)]
+    assert not full, "broken by the terminal, not between words"
+
+
 def test_quiet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(progress, "is_terminal", lambda stream: True)
     monkeypatch.setattr(trainlog, "is_terminal", lambda stream: True)
@@ -182,3 +233,46 @@ def test_lines_are_broken_between_words(monkeypatch: pytest.MonkeyPatch) -> None
     assert terminal.wrapped(table, file) == table
     path = "/a" * 30
     assert path in terminal.wrapped(f"see {path}", file)
+
+
+@pytest.mark.parametrize("columns", [40, 80])
+def test_chinese_takes_two_columns(monkeypatch: pytest.MonkeyPatch, columns: int) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    names = [
+        f"{name} {share} %" for name, share in (("背景", 61.2), ("人行道", 9.5), ("交通信号灯", 0.4), ("café", 1.0))
+    ]
+    row = f"  classes   {', '.join(3 * names)} of the pixels in 4 labels"
+    lines = terminal.wrapped(row, io.StringIO()).split("\n")
+    assert max(map(wcswidth, lines)) <= columns < min(wcswidth(f"{a} {b.split()[0]}") for a, b in zip(lines, lines[1:]))
+    assert all(line.startswith(" " * 12 + line[12]) for line in lines[1:])
+    assert " ".join(line.strip() for line in lines) == row.strip()
+    assert terminal.columns_of("e\u0301") == 1 and terminal.wrapped(26 * "背", io.StringIO()) == 26 * "背"
+
+
+ROWS = [
+    Row("encode.down_sample_list.0.1._conv", "Conv2D", [1, 64, 224, 224], 36_864, 1_849_688_064),
+    Row("backbone.stage4.2.fuse_layers.fuse_layers.1.2._batch_norm", "SyncBatchNorm", [1, 512, 14, 14], 2048, 0),
+]
+
+
+@pytest.mark.parametrize("columns", [80, 100, 200, None])
+def test_the_layer_table_fits(columns) -> None:
+    lines = Description(ROWS, 38_912, 37_888, 1_849_688_064).table(columns).splitlines()
+    table = lines[: next(n for n, line in enumerate(lines) if line.startswith("parameters:"))]
+    assert max(map(len, table)) <= (columns or 134)
+    borders = table[0].startswith("+-")
+    assert borders == (columns != 80)
+    names = "".join(re.match(r"\|? *(\S*)", line)[1] for line in table)
+    assert all(row.name in names for row in ROWS)
+    assert all(f"{row.flops:,}" in "\n".join(table) and str(row.output) in "\n".join(table) for row in ROWS)
+
+
+def test_info_asks_the_terminal(monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    argv = ["info", "--config", str(ROOT / "configs" / "dovenet_dove.yml"), "--input_shape", "1", "3", "64", "64"]
+    widest = []
+    for watched in (False, True):
+        monkeypatch.setattr(terminal, "is_terminal", lambda stream, watched=watched: watched)
+        monkeypatch.setenv("COLUMNS", "80")
+        assert cli.main(argv) == 0
+        widest.append(max(map(len, capsys.readouterr().out.splitlines())))
+    assert widest[1] <= 80 < widest[0]

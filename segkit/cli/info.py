@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import sys
 from typing import Any
 
-from segkit import __version__
+from segkit import __version__, terminal
 from segkit.cli.flags import add_config, config_from
 from segkit.errors import InputError, counted
 from segkit.runtime import require_paddle
@@ -46,9 +47,10 @@ def model_info(args: argparse.Namespace) -> dict[str, Any]:
             "Give four such numbers."
         )
     found = describe(build_model(cfg), shape)
+    width = terminal.columns(sys.stdout) if terminal.is_terminal(sys.stdout) else None
     return {
         "model": cfg.data["model"]["type"], "input_shape": shape, "params": found.params,
-        "trainable": found.trainable, "flops": found.flops, "table": found.table(),
+        "trainable": found.trainable, "flops": found.flops, "table": found.table(width),
     }  # fmt: skip
 
 

@@ -27,6 +27,10 @@ WEIGHTS, OPTIMIZER, EMA, TRAINER, CONFIG = (
     "model.pdparams", "model.pdopt", "ema_model.pdparams", "trainer.json", "config.yml",
 )  # fmt: skip
 _MASTER = "master_weights/"
+_REMEDY = (
+    "The newest whole one is taken, if there is one: nothing needs to be done. To go on from this one, copy it again "
+    "from where it is whole."
+)
 _RECORDS = (
     *("train.log", "metrics.jsonl", "vdlrecords.*", "vdlgraph.*", "events.out.tfevents.*.segkit"),
     *("wandb", "wandb_id.txt"),
@@ -249,12 +253,14 @@ def _newest(save_dir: Path) -> Path | None:
     """The newest undamaged checkpoint of a run; the log names those that were passed over."""
     for path in save_dir.glob("iter_*"):
         if re.fullmatch(r"iter_\d+", path.name) and not is_whole(path):
-            logger.warning("%s: torn, and passed over: a file is missing, or not as long as it was written", path)
+            logger.warning(
+                "%s: torn, and passed over: a file is missing, or not as long as it was written. %s", path, _REMEDY
+            )
     for path in reversed(iterations(save_dir)):
         bad = damaged(path)
         if not bad:
             return path
-        logger.warning("%s: damaged, and passed over: %s changed on the disk", path, ", ".join(bad))
+        logger.warning("%s: damaged, and passed over: %s changed on the disk. %s", path, ", ".join(bad), _REMEDY)
     return None
 
 

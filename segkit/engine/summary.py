@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import Any, Iterator, NamedTuple, Sequence
 
 import paddle
 from paddle import nn
 
+from segkit.terminal import folded
+
+_HEAD = ("layer", "type", "output", "parameters", "FLOPs")
+_NAME = 16  # columns that a layer's name gets at least
 _CONVOLUTIONS = (nn.Conv1D, nn.Conv2D, nn.Conv3D)
 _TRANSPOSED = (nn.Conv1DTranspose, nn.Conv2DTranspose, nn.Conv3DTranspose)
 
@@ -30,18 +35,32 @@ class Description(NamedTuple):
     trainable: int
     flops: int
 
-    def table(self) -> str:
-        """The layers as a text table, then the sums."""
-        from prettytable import PrettyTable
-
-        table = PrettyTable(["layer", "type", "output", "parameters", "FLOPs"])
-        table.align.update({"layer": "l", "type": "l", "output": "l", "parameters": "r", "FLOPs": "r"})
-        for row in self.rows:
-            table.add_row([row.name, row.type, row.output, f"{row.params:,}", f"{row.flops:,}"])
+    def table(self, columns: int | None = None) -> str:
+        """The layers as a text table, then the sums. Where the table is wider than so many columns, names of layers are
+        broken at their dots, and what is still too wide goes without borders."""
+        rows = [(row.name, row.type, str(row.output), f"{row.params:,}", f"{row.flops:,}") for row in self.rows]
         return (
-            f"{table}\nparameters: {self.params:,} ({self.trainable:,} trainable)\n"
+            f"{_drawn(rows, columns)}\nparameters: {self.params:,} ({self.trainable:,} trainable)\n"
             f"FLOPs: {self.flops / 1e9:.3f} G (multiply-adds of convolutions and linear layers)"
         )
+
+
+def _drawn(rows: Sequence[tuple[str, ...]], columns: int | None) -> str:
+    from prettytable import PrettyTable
+
+    name, *others = (max(map(len, cells)) for cells in zip(_HEAD, *rows))
+    left, right, borders = 1, 1, True
+    if columns is not None:
+        room = columns - sum(others) - len(_HEAD) * 3 - 1
+        borders = room >= min(name, _NAME)
+        if not borders:
+            left, right, room = 0, 2, columns - sum(others) - len(others) * 2
+        name = max(room, _NAME)
+    table = PrettyTable(list(_HEAD), border=borders, left_padding_width=left, right_padding_width=right)
+    table.align.update(dict(zip(_HEAD, "lllrr")))
+    for layer, *cells in rows:
+        table.add_row(["\n".join(folded(re.findall(r"[^.]+\.?", layer), name, " ")), *cells])
+    return "\n".join(line.rstrip() for line in str(table).splitlines())
 
 
 def learned(model: nn.Layer) -> list[paddle.Tensor]:

@@ -34,6 +34,7 @@ _KEPT = 20  # choices in the file, the newest
 _MADE_UP_SIZE, _COARSE, _NOISE = 512, 16, 8
 COMPARED = 3  # photos on which masks are compared, where so many are at hand
 _FAILURES = (RuntimeError, ValueError, OSError)  # InputError among them
+_REMEDY = "Nothing needs to be done while another one runs the model."
 _FLAGS = ("device", "precision", "cpu_threads", "hint", "use_trt", "use_int8", "enable_mkldnn")
 Candidate = tuple[type[Backend], str]
 Inputs = Optional[list[np.ndarray]]
@@ -136,13 +137,15 @@ def _compare(
             backend = kind(spec, dataclasses.replace(options, precision=precision), tune_on)
             outputs = [backend.run(batch) for batch in batches]
         except _FAILURES as error:
-            logger.warning("engine %s %s is left out: %s", kind.name, precision, last_line(error))
+            logger.warning(
+                "engine %s %s is left out: %s. %s", kind.name, precision, last_line(error).rstrip("."), _REMEDY
+            )
             continue
         expected = outputs if expected is None else expected
         share = min(agreement(*pair, spec) for pair in zip(expected, outputs))
         if share < _least(options, precision):
-            said = "engine %s %s is left out: only %.3f %% of a photo's pixels agree with the others'."
-            logger.warning(said, kind.name, precision, 100 * share)
+            said = "engine %s %s is left out: only %.3f %% of a photo's pixels agree with the others'. %s"
+            logger.warning(said, kind.name, precision, 100 * share, _REMEDY)
             continue
         rows.append((Trial(kind.name, precision, 0.0, share), backend))
     if not rows:

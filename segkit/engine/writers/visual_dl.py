@@ -82,7 +82,10 @@ class VisualDL(Writer):
                 with contextlib.redirect_stdout(hidden), contextlib.redirect_stderr(hidden):
                     self._writer.add_graph(model, input_spec=[paddle.static.InputSpec(input_shape, "float32")])
         except Exception as error:  # tracing is VisualDL's and Paddle's own business; the curves matter more
-            warn_once(f"VisualDL could not draw the model's graph ({type(error).__name__}); the curves are written.")
+            warn_once(
+                f"VisualDL could not draw the model's graph ({type(error).__name__}). Nothing needs to be done: "
+                "curves and pictures are written all the same, and segkit info --config lists the layers."
+            )
 
     def flush(self) -> None:
         """See `Writer`; a thread writes the file."""
