@@ -1,4 +1,4 @@
-"""The fenced blocks of README and docs: found, and run as written in a copy of the checkout.
+"""The fenced blocks of README, docs and deploy: found, and run as written in a copy of the checkout.
 
 Comments right above a block say what it is, visible in the page's source:
 `<!-- slow -->` run with --slow only; `<!-- not run: REASON -->`; `<!-- file: PATH -->` the page tells to save it there;
@@ -31,7 +31,12 @@ from segkit.datasets.doves import SEED, draw_set
 from segkit.polygons import write_labelme
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = ["README.md", "README.zh-CN.md", *sorted(p.relative_to(ROOT).as_posix() for p in (ROOT / "docs").rglob("*.md"))]
+PAGES = [
+    *("README.md", "README.zh-CN.md"),
+    *sorted(
+        p.relative_to(ROOT).as_posix() for p in [*(ROOT / "docs").rglob("*.md"), *(ROOT / "deploy").glob("*/*.md")]
+    ),
+]
 KINDS = ("slow", "not run", "file", "merged into", "serves")
 _BLOCK = re.compile(r"((?:^ *<!-- .*? -->\n)*)^( *)```(\w*)\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
 _MARK = re.compile(rf"<!-- ({'|'.join(KINDS)})(?:: | )?(.*?) ?-->")

@@ -1,4 +1,4 @@
-"""README and docs: every fenced block works as written, every flag, file and link in them is there."""
+"""README, docs and deploy: every fenced block works as written, every flag, file and link in them is there."""
 
 from __future__ import annotations
 

@@ -241,6 +241,13 @@ def test_impossible_settings():
         train_loader(Photos(3), 1, num_workers=-1)
 
 
+def test_workers_are_for_linux(lines, monkeypatch):
+    monkeypatch.setattr(module.sys, "platform", "darwin")
+    with train_loader(Photos(3), 1, num_workers=2) as loader:
+        assert loader.workers == 0
+    assert len(lines) == 1 and "on Linux only (got 2)" in lines[0] and "Nothing needs to be done" in lines[0]
+
+
 def test_little_shared_memory_falls_back_to_pipes(lines, monkeypatch):
     monkeypatch.setattr(module, "_shared_memory_left", lambda: 1000)
     same(take(3, Photos(5), num_workers=1), take(3, Photos(5)))

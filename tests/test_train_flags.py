@@ -69,7 +69,7 @@ class TestResumeMistakes:
         torn = f"{out / 'iter_3'}: torn, and passed over: a file is missing, or not as long as it was written."
         damaged = f"{out / 'iter_2'}: damaged, and passed over: model.pdopt changed on the disk."
         remedy = (
-            "The newest whole one is taken, if there is one: nothing needs to be done. To go on from this one, copy it"
+            "Nothing needs to be done: the newest whole one is taken, if there is one. Or copy this one here again."
         )
         assert all(any(line.startswith(f"{said} {remedy}") for line in lines) for said in (torn, damaged))
         with pytest.raises(InputError, match=r"iter_3: torn: .*Copy it again, or resume from another"):

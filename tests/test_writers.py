@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import sys
 import types
 from pathlib import Path
@@ -57,6 +58,15 @@ def write(board: Dashboard, iterations: range) -> None:
             board.panel(iteration, 0, (np.full((6, 8, 3), 100, np.uint8), label, label + 1), voc_palette(2))
             board.evaluate(iteration, metrics)
     board.flush()
+
+
+def test_a_graph_that_visualdl_cannot_draw(tmp_path: Path, logged: list[str]) -> None:
+    board = Dashboard(tmp_path, ["use_vdl"])
+    board.graph("no model", [1, 3, 8, 8])
+    board.close()
+    assert len(logged) == 1 and re.match(
+        r"VisualDL could not draw the model's graph \(\w+\)\. Nothing needs to be done: curves and pictures", logged[0]
+    )
 
 
 def test_tensorboard_reads_numbers_pictures_and_settings(tmp_path: Path) -> None:

@@ -27,10 +27,7 @@ WEIGHTS, OPTIMIZER, EMA, TRAINER, CONFIG = (
     "model.pdparams", "model.pdopt", "ema_model.pdparams", "trainer.json", "config.yml",
 )  # fmt: skip
 _MASTER = "master_weights/"
-_REMEDY = (
-    "The newest whole one is taken, if there is one: nothing needs to be done. To go on from this one, copy it again "
-    "from where it is whole."
-)
+_REMEDY = "Nothing needs to be done: the newest whole one is taken, if there is one. Or copy this one here again."
 _RECORDS = (
     *("train.log", "metrics.jsonl", "vdlrecords.*", "vdlgraph.*", "events.out.tfevents.*.segkit"),
     *("wandb", "wandb_id.txt"),

@@ -49,14 +49,15 @@ def _drawn(rows: Sequence[tuple[str, ...]], columns: int | None) -> str:
     from prettytable import PrettyTable
 
     name, *others = (max(map(len, cells)) for cells in zip(_HEAD, *rows))
-    left, right, borders = 1, 1, True
+    borders = True
     if columns is not None:
         room = columns - sum(others) - len(_HEAD) * 3 - 1
         borders = room >= min(name, _NAME)
         if not borders:
-            left, right, room = 0, 2, columns - sum(others) - len(others) * 2
+            room = columns - sum(others) - len(others) * 2
         name = max(room, _NAME)
-    table = PrettyTable(list(_HEAD), border=borders, left_padding_width=left, right_padding_width=right)
+    table = PrettyTable(list(_HEAD), border=borders)
+    table.left_padding_width, table.right_padding_width = (1, 1) if borders else (0, 2)
     table.align.update(dict(zip(_HEAD, "lllrr")))
     for layer, *cells in rows:
         table.add_row(["\n".join(folded(re.findall(r"[^.]+\.?", layer), name, " ")), *cells])
