@@ -1,8 +1,9 @@
-"""Parameters and FLOPs of every model: `python -m benchmarks models [--write docs/paddleseg.md] [--time]`.
+"""Parameters and FLOPs of every model: `python -m benchmarks models [--time] [--write docs/paddleseg.md]`.
 
-Each model stands with its usual backbone and 19 classes. Parameters include BatchNorm's running values; FLOPs are
-multiply-adds of convolutions and linear layers in evaluation, at 512x512. `--time` adds the milliseconds of a forward
-pass on the CPU, the median of five after two that do not count; run it on a machine that does nothing else.
+Each model stands with its usual backbone and 19 classes, with `--backbones` also with those of the shipped configs.
+Parameters include BatchNorm's running values; FLOPs are multiply-adds of convolutions and linear layers in evaluation,
+at 512x512. `--time` adds the milliseconds of a forward pass on the CPU, the median of five after two that do not count;
+run it on a machine that does nothing else.
 """
 
 from __future__ import annotations
@@ -24,11 +25,13 @@ BEGIN, END = "<!-- models: begin -->", "<!-- models: end -->"
 CLASSES = 19
 
 
-def census() -> dict[str, dict[str, Any]]:
-    """Name in the table -> node: every model as its class has it, and those of the shipped configs."""
+def census(backbones: bool = True) -> dict[str, dict[str, Any]]:
+    """Name in the table -> node: every model as its class has it, and with `backbones` those of the shipped configs."""
     import segkit
 
     found = {name: {"type": name} for name in registry.MODELS.names()}
+    if not backbones:
+        return found
     for path in sorted((harness.ROOT / "configs").rglob("*.yml")):
         if "_base_" in path.parts:
             continue
@@ -106,6 +109,7 @@ def main() -> None:
     """Print a row a model, or write the table into a page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", metavar="MODEL", help="names as in the table")
+    parser.add_argument("--backbones", action="store_true", help="also with the backbones of the shipped configs")
     parser.add_argument("--side", type=int, default=512, help="height and width of the image (default %(default)s)")
     parser.add_argument("--time", action="store_true", help="also time a forward pass on the CPU")
     parser.add_argument("--write", type=Path, metavar="PAGE", help="put the table between the markers of this page")
@@ -117,7 +121,7 @@ def main() -> None:
         print(json.dumps(measure(known[args.one], args.side, args.time)))
         return
     rows: dict[str, dict[str, Any]] = json.loads(args.json.read_text()) if args.json and args.json.exists() else {}
-    for name in args.only or known:
+    for name in args.only or census(args.backbones):
         if name not in known:
             parser.error(f"there is no model {name!r}; known: {', '.join(known)}")
         if name in rows and (not args.time or "seconds" in rows[name]):
