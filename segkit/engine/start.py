@@ -111,8 +111,10 @@ def note_device(progress: Progress, options: TrainOptions) -> None:
 
 def computing(precision: str) -> str:
     """Device, on the CPU how many threads the kernels use, and precision."""
-    threads = f"{os.environ.get('OMP_NUM_THREADS', '1')} threads, " if paddle.get_device() == "cpu" else ""
-    return f"{paddle.get_device()}, {threads}{precision}"
+    if paddle.get_device() != "cpu":
+        return f"{paddle.get_device()}, {precision}"
+    threads = os.environ.get("OMP_NUM_THREADS", "1")
+    return f"cpu, {threads} {'thread' if threads == '1' else 'threads'}, {precision}"
 
 
 def _losses(node: dict[str, Any]) -> str:

@@ -188,6 +188,12 @@ def resize_to(
     return F.interpolate(x, size=size, mode=mode, align_corners=align_corners, align_mode=align_mode)
 
 
+def interleave(first: Tensor, second: Tensor) -> Tensor:
+    """The channels of two maps [N, C, H, W] in turn, [N, 2C, H, W]: ShuffleNet's channel shuffle of two groups.
+    paddle2onnx does not know Paddle's own operator for it."""
+    return paddle.stack([first, second], axis=2).flatten(1, 2)
+
+
 @paddle.jit.not_to_static
 def sides(x: Tensor, first: int = 2) -> tuple:
     """Height and width of [N, C, H, W], or with `first` 1 of [N, H, W, C]: numbers where they are known, in an

@@ -8,7 +8,7 @@ import paddle
 import paddle.nn.functional as F
 from paddle import Tensor, nn
 
-from segkit.models.layers import ConvBNReLU, SeparableConvBNReLU, normal_weights, resize_to
+from segkit.models.layers import ConvBNReLU, SeparableConvBNReLU, interleave, normal_weights, resize_to
 from segkit.registry import MODELS
 
 _Separable = partial(SeparableConvBNReLU, kernel_size=3, padding=1, bias=False)
@@ -33,7 +33,7 @@ class _Block(nn.Layer):
     def forward(self, x: Tensor) -> Tensor:
         shortcut, branch = (self._depthwise_separable_0(x), x) if self.shrinks else x.split(2, axis=1)
         branch = self._depthwise_separable_1(self._conv(branch))
-        return F.channel_shuffle(paddle.concat([shortcut, branch], axis=1), 2)
+        return interleave(shortcut, branch)
 
 
 @MODELS.register

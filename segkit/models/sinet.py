@@ -14,7 +14,7 @@ import paddle.nn.functional as F
 from paddle import Tensor, nn
 
 from segkit.errors import InputError
-from segkit.models.layers import raise_to
+from segkit.models.layers import interleave, raise_to
 from segkit.models.prelu import BNPReLU
 from segkit.registry import MODELS
 
@@ -101,7 +101,7 @@ class _Block(nn.Layer):
         self.shortcut = in_channels == out_channels
 
     def forward(self, x: Tensor) -> Tensor:
-        shared = F.channel_shuffle(self.c1(x), 2)
+        shared = interleave(*self.c1(x).split(2, axis=1))
         joined = paddle.concat([self.layer_0(shared), self.layer_1(shared)], axis=1)
         return self.BR(x + joined if self.shortcut else joined)
 

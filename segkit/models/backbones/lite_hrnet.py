@@ -10,7 +10,7 @@ import paddle.nn.functional as F
 from paddle import Tensor, nn
 
 from segkit.models.backbones.hrnet import NumberedTransition
-from segkit.models.layers import ConvBN, normal_weights, resize_to
+from segkit.models.layers import ConvBN, interleave, normal_weights, resize_to
 from segkit.registry import BACKBONES
 
 _WIDTHS = (40, 80, 160, 320)
@@ -33,11 +33,6 @@ def _separable(in_channels: int, out_channels: int, stride: int, relu: bool) -> 
     return nn.Sequential(*layers, *([nn.ReLU()] if relu else []))
 
 
-def _shuffled(first: Tensor, second: Tensor) -> Tensor:
-    """Two maps of the same shape, their channels in turn."""
-    return F.channel_shuffle(paddle.concat([first, second], axis=1), 2)
-
-
 class _Stem(nn.Layer):
     """[N, in, H, W] -> [N, _STEM, H/4, W/4]."""
 
@@ -53,7 +48,7 @@ class _Stem(nn.Layer):
     def forward(self, x: Tensor) -> Tensor:
         first, second = self.conv1(x).chunk(2, axis=1)
         second = self.linear_conv(self.depthwise_conv(self.expand_conv(second)))
-        return _shuffled(self.branch1(first), second)
+        return interleave(self.branch1(first), second)
 
 
 class _AcrossWeights(nn.Layer):
@@ -102,7 +97,7 @@ class _Block(nn.Layer):
         kept, changed = zip(*(x.chunk(2, axis=1) for x in maps))
         changed = self.cross_resolution_weighting(list(changed))
         steps = zip(changed, self.depthwise_convs, self.spatial_weighting)
-        return [_shuffled(first, weigh(conv(x))) for first, (x, conv, weigh) in zip(kept, steps)]
+        return [interleave(first, weigh(conv(x))) for first, (x, conv, weigh) in zip(kept, steps)]
 
 
 class _Module(nn.Layer):

@@ -5,11 +5,10 @@ from __future__ import annotations
 
 from functools import partial
 
-import paddle
 import paddle.nn.functional as F
 from paddle import Tensor, nn
 
-from segkit.models.layers import ConvBN, ConvBNReLU, kaiming_normal
+from segkit.models.layers import ConvBN, ConvBNReLU, interleave, kaiming_normal
 from segkit.registry import BACKBONES
 
 _Conv = partial(ConvBN, bias=False)
@@ -30,7 +29,7 @@ class _Keep(nn.Layer):
     def forward(self, x: Tensor) -> Tensor:
         same, x = x.split(2, axis=1)
         x = self._conv_linear(self._conv_dw(self._conv_pw(x)))
-        return F.channel_shuffle(paddle.concat([same, x], axis=1), 2)
+        return interleave(same, x)
 
 
 class _Shrink(nn.Layer):
@@ -48,7 +47,7 @@ class _Shrink(nn.Layer):
     def forward(self, x: Tensor) -> Tensor:
         first = self._conv_linear_1(self._conv_dw_1(x))
         second = self._conv_linear_2(self._conv_dw_2(self._conv_pw_2(x)))
-        return F.channel_shuffle(paddle.concat([first, second], axis=1), 2)
+        return interleave(first, second)
 
 
 class _ShuffleNetV2(nn.Layer):
