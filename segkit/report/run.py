@@ -141,7 +141,6 @@ def summary(cfg: Config, model: Any, model_path: Optional[str], metrics: dict[st
         f"{len(metrics['class_names'])} classes",
         "training": f"{cfg.iters} iterations of {cfg.batch_size}, {cfg.data['optimizer']['type']}, "
         f"{cfg.data['lr_scheduler']['type']}",
-        "versions": f"segkit {__version__}, Paddle {paddle.__version__}, Python {sys.version.split()[0]}",
     }  # fmt: skip
 
 
@@ -153,7 +152,7 @@ def times(
     seconds: float,
     images: int,
 ) -> dict[str, str]:
-    """Where and how long the weights were trained and evaluated, as rows of text."""
+    """Where and how long the weights were trained and evaluated, and by which versions, as rows of text."""
     trained = "not known: there is no trainer.json beside the weights"
     if stood is not None:
         trained = f"to iteration {stood.iteration:,} of {cfg.iters:,}"
@@ -165,6 +164,7 @@ def times(
         "trained": trained,
         "evaluated": f"on {computing(options.precision)}, in {duration(seconds)} "
         f"({images / max(seconds, 1e-9):.1f} images/s), {time.strftime('%Y-%m-%d %H:%M')}",
+        "versions": f"segkit {__version__}, Paddle {paddle.__version__}, Python {sys.version.split()[0]}",
     }  # fmt: skip
 
 
