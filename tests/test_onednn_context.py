@@ -23,7 +23,7 @@ from segkit.engine import onednn
 from segkit.engine.onednn import context, convolution, functional, library
 from segkit.engine.onednn.library import Unavailable
 from segkit.engine.train import train
-from segkit.errors import InputError
+from segkit.errors import InputError, counted
 from segkit.log import logger
 from segkit.options import TrainOptions
 from tests.convolution_cases import IMAGE, block, distance, gradients
@@ -126,7 +126,7 @@ def test_one_line_says_what_is_used(lines: list[str]) -> None:
         with onednn.convolutions():
             pass
     threads = LIBRARY.threads
-    assert lines == [f"convolutions: oneDNN {LIBRARY.version}, float32, {threads} threads"]
+    assert lines == [f"convolutions: oneDNN {LIBRARY.version}, float32, {counted(threads, 'thread')}"]
     lines.clear()
     with onednn.convolutions(False):
         pass

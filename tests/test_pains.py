@@ -49,7 +49,7 @@ PAINS = {
          "test_loader::test_batch_larger_than_the_data_set_trains_with_one_warning"),
     11: ("test_pains::test_row_11_memory_that_does_not_suffice", "test_apply::test_windows_against_a_loop"),
     12: ("test_apply::test_windows_are_batched_and_bounded",
-         "test_infer_inputs::test_windows_hold_a_strip_of_the_scores_only"),
+         "test_infer_windows::test_windows_hold_a_strip_of_the_scores_only"),
     13: ("test_chaos::test_killed_runs_end_as_if_never_stopped", "test_train::test_resumed_run_ends_with_the_same_weights"),
     14: ("test_pains::test_row_14_what_resume_takes", "bad input: resume: nowhere", "bad input: resume: a best model",
          "test_train_flags::test_nothing_left_to_train_and_another_optimizer"),

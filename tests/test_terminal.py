@@ -131,7 +131,7 @@ def test_the_bar_shows_where_the_run_stands(watched: Watched) -> None:
 def test_the_screen_at_the_start(watched: Watched) -> None:
     text = re.sub(r"\n {12}", " ", "\n".join(watched.lines))
     for pattern in (
-        r"^  device +cpu, \d+ threads, fp32$",
+        r"^  device +cpu, \d+ threads?, fp32$",
         r"^  data +4 training and 4 validation images, 2 classes$",
         r"^  classes +ground \d+\.\d %, square \d+\.\d % of the pixels in 4 labels$",
         r"^  model +UNet, 53,198 parameters, about 0\.\d+ GFLOPs at 16x16$",

@@ -22,7 +22,7 @@ from segkit.engine.onednn.functional import Fallback, convolve, fell_back
 from segkit.engine.onednn.library import Library, Unavailable, load
 from segkit.engine.onednn.pooling import max_pool
 from segkit.engine.onednn.resampling import interpolate
-from segkit.errors import InputError
+from segkit.errors import InputError, counted
 from segkit.log import logger
 
 
@@ -92,7 +92,8 @@ def _mode(enabled: bool, bf16: bool, compiled: bool) -> _Mode:
             ) from reason
         _say(f"convolutions: Paddle's own kernels, because oneDNN cannot be used here: {reason}")
         return _Mode()
-    _say(f"convolutions: oneDNN {library.version}, {'bf16' if bf16 else 'float32'}, {library.threads} threads")
+    kind = "bf16" if bf16 else "float32"
+    _say(f"convolutions: oneDNN {library.version}, {kind}, {counted(library.threads, 'thread')}")
     if apart:
         _say(f"convolutions: BatchNorm by itself, because together with one {apart}")
     return _Mode(library, bf16, chains=apart is None and _chains(bf16))
