@@ -216,7 +216,7 @@ class InferOptions(EngineOptions, PictureOptions):
     hint: Literal["auto", "latency", "throughput"] = option(
         "auto",
         "with OpenVINO and ONNX Runtime: latency uses all cores for one batch, throughput runs several side by side; "
-        "auto: throughput for many photos on the CPU, else latency",
+        "auto: throughput for at least 8 photos a core through a graph of one size, on the CPU, else latency",
     )
     min_subgraph_size: int = option(3, "smallest subgraph that TensorRT takes")
     enable_auto_tune: bool = option(False, "collect TensorRT shape ranges on the photos first")

@@ -93,6 +93,10 @@ def prepare() -> None:
     """
     os.environ.setdefault("OMP_NUM_THREADS", str(physical_cores()))
     os.environ.setdefault("GLOG_minloglevel", "2")
+    _quiet_warnings()
+
+
+def _quiet_warnings() -> None:
     warnings.filterwarnings("ignore", message=".*ccache.*")
     warnings.filterwarnings("ignore", message="When training, we now always track global mean")
 
@@ -107,6 +111,8 @@ def require_paddle() -> None:
             raise InputError(f"PaddlePaddle is not installed. On a CPU: {CPU_LINE}. On an NVIDIA GPU: {GPU_LINE}.")
         prepare()
         _import_quietly()
+    else:
+        _quiet_warnings()
     if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
         with contextlib.suppress(ValueError):  # not the main thread
             signal.signal(signal.SIGTERM, signal.SIG_DFL)  # Paddle's handler prints a C++ traceback

@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from types import SimpleNamespace
 from typing import ClassVar
 
@@ -25,6 +26,7 @@ from segkit.deploy.backends import choice, onnx_runtime, open_backend, openvino_
 from segkit.deploy.backends.onnx_runtime import OnnxBackend
 from segkit.deploy.infer import infer, segmenter
 from segkit.deploy.spec import DeploySpec
+from segkit.deploy.windows import Windows
 from segkit.engine.segmenter import load
 from segkit.errors import InputError, enough_memory
 from segkit.options import InferOptions
@@ -128,19 +130,23 @@ def test_many_photos_are_run_side_by_side(spec, tmp_path, monkeypatch, name):
         assert (found == expected).mean() >= 0.999
 
 
-def test_few_big_or_moving_pictures_have_all_cores(tmp_path):
+def test_few_big_or_moving_pictures_have_all_cores():
     photo, video = SimpleNamespace(is_video=False), SimpleNamespace(is_video=True)
-    small, big = [np.zeros((1, 3, 64, 64), np.float32)], [np.zeros((1, 3, 2048, 2049), np.float32)]
-    for items, inputs, hint in (
-        ([photo] * 16, small, "throughput"),
-        ([photo] * 15, small, "latency"),
-        ([photo] * 16, big, "latency"),
-        ([photo] * 16, [], "latency"),
-        ([photo] * 16 + [video], small, "latency"),
+    many, two = [photo] * 16, InferOptions(cpu_threads=2)
+    small = DeploySpec(Path("."), [], input_shape=[-1, 3, 512, 512], num_classes=19)
+    big = dataclasses.replace(small, input_shape=[-1, 3, 2048, 2048])
+    any_size = dataclasses.replace(small, input_shape=[-1, 3, -1, -1])
+    for options, spec, items, windows, hint in (
+        (two, small, many, None, "throughput"),
+        (two, small, many[:15], None, "latency"),
+        (two, small, [*many, video], None, "latency"),
+        (two, small, many, Windows((512, 512), (400, 400)), "latency"),
+        (two, big, many, None, "latency"),
+        (two, any_size, many, None, "latency"),
+        (InferOptions(cpu_threads=1), small, many, None, "latency"),
+        (InferOptions(cpu_threads=2, device="gpu"), small, many, None, "latency"),
     ):
-        assert infer_module._hint(InferOptions(cpu_threads=2), items, inputs) == hint
-    assert infer_module._hint(InferOptions(cpu_threads=1), [photo] * 16, small) == "latency"
-    assert infer_module._hint(InferOptions(cpu_threads=2, device="gpu"), [photo] * 16, small) == "latency"
+        assert infer_module._hint(options, spec, items, windows) == hint
 
 
 def test_the_hint_and_the_precision_reach_openvino(spec):

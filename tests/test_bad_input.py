@@ -83,6 +83,7 @@ def test_a_hang_is_noticed_whatever_swallows_it() -> None:
         cwd=Path(__file__).resolve().parents[1],
         capture_output=True,
         text=True,
+        timeout=60,
         check=False,
     )
     assert done.stdout.splitlines() == 2 * ["took longer than 1 s True"], done.stderr

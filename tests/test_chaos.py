@@ -34,7 +34,7 @@ def bench(tmp_path_factory) -> Bench:
 )
 def test_killed_runs_end_as_if_never_stopped(bench: Bench, variant: str, kills: list[Kill]) -> None:
     for number in range(5):  # a machine that is busy may hold the harness up until the run has ended
-        made = trial(bench, variant, kills, number)
+        made = trial(bench, variant, kills, f"{variant}-{number}")
         if made.problems or made.killed == len(kills):
             break
     assert made.killed == len(kills) and made.resumed and made.identical and not made.problems, str(made)

@@ -31,7 +31,7 @@ from segkit.progress import progress
 
 _WARM_UP, _TUNING = 3, 10  # photos
 _MANY = 8  # photos a core
-_AT_ONCE = 3 << 23  # numbers that the engine holds side by side as input: 8 megapixels of three bands
+_AT_ONCE = 1 << 27  # numbers of inputs and scores together that photos run side by side may hold: 512 MiB
 _ALONE, _ALONE_SECONDS = 100, 15.0  # photos, and seconds at most, that are timed one by one
 
 
@@ -69,7 +69,7 @@ def infer(options: InferOptions) -> dict[str, Any]:
     pictures.check(options, spec.multilabel)
     items = collect(options.image_path, options.save_dir, ("", OVERLAYS, pictures.FIGURES))
     tune_on = _tuning_inputs(spec, items, options, windows)
-    options = dataclasses.replace(options, hint=_hint(options, items, tune_on))
+    options = dataclasses.replace(options, hint=_hint(options, spec, items, windows))
     backend = open_backend(spec, options, tune_on)
     model = segmenter(spec, backend, windows)
     io.prepare_folder(Path(options.save_dir))
@@ -80,7 +80,8 @@ def infer(options: InferOptions) -> dict[str, Any]:
     result: dict[str, Any] = {"images": 0, "save_dir": options.save_dir}
     if options.benchmark:
         one_by_one = stages
-        if backend.parallel > 1:  # how long one photo takes is asked of the engine that has all cores for it
+        if options.hint == "throughput" and backend.parallel > 1:
+            # How long one photo takes is asked of an engine that has all cores for it.
             own = dataclasses.replace(options, hint="latency", backend=backend.name, precision=backend.precision)
             alone = segmenter(spec, open_backend(spec, own, tune_on), windows)
             one_by_one = Stages(alone, writer, _grouping(options.batch_size))
@@ -102,15 +103,16 @@ def _counted(items: list[Item]) -> str:
     return " and ".join(said)
 
 
-def _hint(options: InferOptions, items: list[Item], tune_on: list[np.ndarray]) -> str:
-    """What `--hint auto` means: with many photos that are not too big, several of them side by side on a core each. The
-    cores then never wait for each other, nor for the threads that read and write, which take turns with them."""
+def _hint(options: InferOptions, spec: DeploySpec, items: list[Item], windows: Optional[Windows]) -> str:
+    """What `--hint auto` means: with many photos and a graph of one size several of them side by side, on a core each.
+    The cores then never wait for each other, nor for the threads that read and write, which take turns with them."""
     if options.hint != "auto":
         return options.hint
     cores = options.cpu_threads or runtime.physical_cores()
-    numbers = max((batch.size for batch in tune_on), default=0) * options.batch_size
     many = len(items) >= _MANY * cores and not any(item.is_video for item in items)
-    fits = 0 < numbers * cores <= _AT_ONCE
+    height, width = spec.input_shape[2:]
+    numbers = height * width * (spec.img_channels + (spec.num_classes or 0)) * options.batch_size * cores
+    fits = min(height, width) > 0 and windows is None and numbers <= _AT_ONCE
     return "throughput" if options.device == "cpu" and cores > 1 and many and fits else "latency"
 
 
@@ -174,6 +176,7 @@ def _benchmark(one_by_one: Stages, stages: Stages, items: list[Item], options: I
     photos = [item for item in items if not item.is_video]
     for item in photos[:1] * _WARM_UP:
         one_by_one.alone(item)
+        stages.alone(item)
     begin = time.perf_counter()
     alone = one_by_one.clock = timing.Clock()
     with progress(_ALONE, "one by one") as bar:

@@ -140,9 +140,10 @@ class Stages:
 
         def too_big() -> str:
             size = "{1}x{0}".format(*photo.image.shape)
+            fewer = "a smaller --batch_size" + (" or --hint latency" if self.engines > 1 else "")
             return (
                 f"{photo.path}: the memory does not suffice ({size} pixels, {len(batch)} at a time). "
-                "Go over it in windows, with --is_slide --crop_size 512 512, or take a smaller --batch_size."
+                f"Go over it in windows, with --is_slide --crop_size 512 512, or take {fewer}."
             )
 
         with enough_memory(too_big), self.clock.stage("run", len(batch)):

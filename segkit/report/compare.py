@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import difflib
 import html
@@ -79,8 +80,10 @@ def measured(path: str, options: ReportOptions, opts: Sequence[str], trust: bool
         return Measured(Path(path), read(Path(path) / FILE))
     cfg = Config.from_model_path(path, opts, trust)
     folder = default_folder(path)
-    if (folder / FILE).is_file():
+    found = None
+    with contextlib.suppress(InputError):  # none there, or one of an older segkit
         found = read(folder / FILE)
+    if found is not None:
         data = fingerprint(build_dataset(cfg, "val", use_multilabel=options.use_multilabel))
         if found.get("of") == identity(cfg, options, path, data):
             logger.info("%s: taken as it is", folder / FILE)

@@ -9,6 +9,7 @@ from typing import Any, Optional
 import numpy as np
 
 _POINTS = 400
+_BEGINNING = 20  # log lines by which a run is known again
 _NO_LOSS = ("kind", "iter", "epoch", "lr", "batch_cost", "reader_cost", "ips")
 
 
@@ -43,16 +44,15 @@ def read(path: Path, until: Optional[int] = None) -> dict[str, Any]:
     train = _columns(_thinned(rows["train"]), [*names, "iter", "lr", "ips", "batch_cost", "reader_cost"])
     evals = _columns(rows["eval"], ["iter", "mIoU", "Acc", "mDice", "Kappa"])
     evals["class_iou"] = [row.get("class_iou") for row in rows["eval"]]
-    return {"train": train, "eval": evals, "losses": list(names), "seconds": sum(costs), "own_seconds": own}
+    began = [[row["iter"], row.get("loss")] for row in rows["train"][:_BEGINNING]]
+    return {
+        "train": train, "eval": evals, "losses": list(names), "began": began, "seconds": sum(costs), "own_seconds": own,
+    }  # fmt: skip
 
 
 def same(first: dict[str, Any], second: dict[str, Any]) -> bool:
-    """Whether two courses are those of one run, read at the same time or not: the losses that both name are equal."""
-    known = dict(zip(first["train"]["iter"], first["train"].get("loss", ())))
-    pairs = [
-        (known[at], loss) for at, loss in zip(second["train"]["iter"], second["train"].get("loss", ())) if at in known
-    ]
-    return bool(pairs) and all(one == other for one, other in pairs)
+    """Whether two courses are those of one run, read at the same time or not: they begin with the same losses."""
+    return bool(first["began"]) and all(one == other for one, other in zip(first["began"], second["began"]))
 
 
 def _columns(rows: list[dict[str, Any]], names: list[str]) -> dict[str, list[Optional[float]]]:

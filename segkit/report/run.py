@@ -153,7 +153,7 @@ def times(
     images: int,
 ) -> dict[str, str]:
     """Where and how long the weights were trained and evaluated, and by which versions, as rows of text."""
-    trained = "not known: there is no trainer.json beside the weights"
+    trained = "not known: there is no trainer.json beside the weights that says so"
     if stood is not None:
         trained = f"to iteration {stood.iteration:,} of {cfg.iters:,}"
         if stood.trained_on:

@@ -12,7 +12,7 @@ import time
 import traceback
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Callable, Optional
+from typing import Any, Callable, Optional, Union
 
 import numpy as np
 
@@ -225,7 +225,7 @@ class Trial:
         )
 
 
-def trial(bench: Bench, variant: str, kills: list[Kill], number: int) -> Trial:
+def trial(bench: Bench, variant: str, kills: list[Kill], number: Union[int, str]) -> Trial:
     """Start a run, kill it, resume it (and kill that too, where there is a second kill), and compare it with the one
     that was never stopped. `number`: of its folder."""
     whole = bench.reference(variant)

@@ -84,7 +84,7 @@ def _draw(key: str, shape: tuple[int, ...]) -> np.ndarray:
 
 ENTRIES = Counter((key, tuple(shape)) for description in DESCRIPTIONS.values() for key, shape, _ in description["keys"])
 """How many fixtures have an entry: backbones are shared, and drawing takes longer than running."""
-_draw_once = functools.lru_cache(maxsize=None)(_draw)
+_draw_once = functools.lru_cache(maxsize=600)(_draw)  # two ResNet101
 
 
 def reference_weights(description: dict) -> dict[str, np.ndarray]:

@@ -35,7 +35,7 @@ _MADE_UP_SIZE, _COARSE, _NOISE = 512, 16, 8
 COMPARED = 3  # photos on which masks are compared, where so many are at hand
 _FAILURES = (RuntimeError, ValueError, OSError)  # InputError among them
 _REMEDY = "Nothing needs to be done while another one runs the model."
-_FLAGS = ("device", "precision", "cpu_threads", "hint", "use_trt", "use_int8", "enable_mkldnn")
+_FLAGS = ("device", "precision", "cpu_threads", "use_trt", "use_int8", "enable_mkldnn")
 Candidate = tuple[type[Backend], str]
 Inputs = Optional[list[np.ndarray]]
 
@@ -219,6 +219,7 @@ def _key(candidates: list[Candidate], spec: DeploySpec, options: InferOptions, b
         [[kind.name, _version(kind.package), precision] for kind, precision in candidates],
         [*(runtime.cpu_facts().get(name) for name in ("model name", "flags")), runtime.physical_cores()],
         {name: getattr(options, name) for name in _FLAGS},
+        options.hint == "throughput",
         list(batch.shape),
     ]
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
