@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import importlib.util
 import io
 import os
@@ -11,6 +12,7 @@ import shutil
 import signal
 import sys
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 from segkit.errors import InputError
@@ -127,6 +129,30 @@ def _import_quietly() -> None:
         for line in said.getvalue().splitlines():
             if "OMP_NUM_THREADS" not in line:  # it advises one thread, which leaves the other cores idle
                 print(line, file=sys.stderr)
+
+
+class _SignalStack(ctypes.Structure):
+    """C's `stack_t` on Linux."""
+
+    _fields_ = (("sp", ctypes.c_void_p), ("flags", ctypes.c_int), ("size", ctypes.c_size_t))
+
+
+@contextlib.contextmanager
+def signal_stack_kept() -> Iterator[None]:
+    """Leave this thread with the alternate signal stack that it had before the block.
+
+    OpenVINO's CPU plugin gives one to the thread that loads it, and gives the memory back when it is unloaded, in
+    whatever thread: the next signal, Ctrl-C or SIGTERM, then ends the process with SIGSEGV (seen in 2026.4).
+    """
+    if not sys.platform.startswith("linux"):
+        yield
+        return
+    libc, before = ctypes.CDLL(None), _SignalStack()
+    libc.sigaltstack(None, ctypes.byref(before))
+    try:
+        yield
+    finally:
+        libc.sigaltstack(ctypes.byref(before), None)
 
 
 def cpu_facts() -> dict[str, str]:

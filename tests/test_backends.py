@@ -10,7 +10,6 @@ import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from types import SimpleNamespace
 from typing import ClassVar
 
@@ -21,12 +20,10 @@ import yaml
 from PIL import Image
 
 from segkit import io
-from segkit.deploy import infer as infer_module
 from segkit.deploy.backends import choice, onnx_runtime, open_backend, openvino_runtime, paddle_inference
 from segkit.deploy.backends.onnx_runtime import OnnxBackend
 from segkit.deploy.infer import infer, segmenter
 from segkit.deploy.spec import DeploySpec
-from segkit.deploy.windows import Windows
 from segkit.engine.segmenter import load
 from segkit.errors import InputError, enough_memory
 from segkit.options import InferOptions
@@ -107,46 +104,6 @@ def test_many_threads_at_once(spec, name, hint):
     with ThreadPoolExecutor(6) as pool:
         for one, other in zip(expected, pool.map(backend.run, inputs)):
             np.testing.assert_allclose(one, other, atol=1e-5)
-
-
-@pytest.mark.parametrize("name", ["openvino", "onnxruntime"])
-def test_many_photos_are_run_side_by_side(spec, tmp_path, monkeypatch, name):
-    """Unless they are asked for one by one; `--benchmark` times one by one what has all cores for itself."""
-    for seed in range(16):
-        io.write_png(tmp_path / "in" / f"{seed}.png", photo(40, 50, seed))
-    opened = []
-
-    def watched(spec, options, tune_on=None):
-        opened.append(options.hint)
-        return open_backend(spec, options, tune_on)
-
-    monkeypatch.setattr(infer_module, "open_backend", watched)
-    common = {"config": str(spec.folder), "image_path": str(tmp_path / "in"), "backend": name, "cpu_threads": 2}
-    for hint in ("auto", "latency"):
-        infer(InferOptions(**common, hint=hint, save_dir=str(tmp_path / hint), benchmark=hint == "auto"))
-    assert opened == ["throughput", "latency", "latency"]
-    for seed in range(16):
-        found, expected = (np.asarray(Image.open(tmp_path / hint / f"{seed}.png")) for hint in ("auto", "latency"))
-        assert (found == expected).mean() >= 0.999
-
-
-def test_few_big_or_moving_pictures_have_all_cores():
-    photo, video = SimpleNamespace(is_video=False), SimpleNamespace(is_video=True)
-    many, two = [photo] * 16, InferOptions(cpu_threads=2)
-    small = DeploySpec(Path("."), [], input_shape=[-1, 3, 512, 512], num_classes=19)
-    big = dataclasses.replace(small, input_shape=[-1, 3, 2048, 2048])
-    any_size = dataclasses.replace(small, input_shape=[-1, 3, -1, -1])
-    for options, spec, items, windows, hint in (
-        (two, small, many, None, "throughput"),
-        (two, small, many[:15], None, "latency"),
-        (two, small, [*many, video], None, "latency"),
-        (two, small, many, Windows((512, 512), (400, 400)), "latency"),
-        (two, big, many, None, "latency"),
-        (two, any_size, many, None, "latency"),
-        (InferOptions(cpu_threads=1), small, many, None, "latency"),
-        (InferOptions(cpu_threads=2, device="gpu"), small, many, None, "latency"),
-    ):
-        assert infer_module._hint(options, spec, items, windows) == hint
 
 
 def test_the_hint_and_the_precision_reach_openvino(spec):

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from segkit import runtime
 from segkit.build import build_dataset
 from segkit.config import Config
 from segkit.deploy import infer
@@ -168,7 +169,8 @@ def _write(spec: DeploySpec, folder: Path, photos: _Photos) -> DeploySpec:
     model = openvino.Core().read_model(str(spec.folder / str(spec.openvino)))
     nncf.set_log_level(logging.ERROR)  # it tells every layer that stays as it is, on the standard output
     mixed = nncf.QuantizationPreset.MIXED
-    with contextlib.redirect_stdout(io.StringIO()):  # its bars would stand in the way of --json
+    # Its bars would stand in the way of --json.
+    with runtime.signal_stack_kept(), contextlib.redirect_stdout(io.StringIO()):
         ends = nncf.IgnoredScope(names=outer_layers(model))
         found = nncf.quantize(model, nncf.Dataset(photos), preset=mixed, subset_size=len(photos), ignored_scope=ends)
     openvino.save_model(found, str(folder / "model.xml"), compress_to_fp16=False)

@@ -33,8 +33,9 @@ class OpenVinoBackend(Backend):
             settings["INFERENCE_NUM_THREADS"] = options.cpu_threads or runtime.physical_cores()
         file = str(self.file(spec))
         try:
-            core = openvino.Core()
-            compiled = core.compile_model(str(spec.folder / file), _device(options), settings)
+            with runtime.signal_stack_kept():
+                core = openvino.Core()
+                compiled = core.compile_model(str(spec.folder / file), _device(options), settings)
             count = compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")
         except RuntimeError as error:
             raise cannot_load(spec, file, "OpenVINO", error) from error
@@ -51,15 +52,10 @@ class OpenVinoBackend(Backend):
     def obstacle(cls, spec: DeploySpec, options: InferOptions) -> Optional[str]:
         import openvino
 
-        core, device = openvino.Core(), _device(options)
         if options.use_trt:
             return "--use_trt: OpenVINO has no TensorRT. Use --backend paddle or onnxruntime"
-        if device not in (name for found in core.available_devices for name in (found, found.split(".")[0])):
-            return f"--device {options.device}: OpenVINO finds none here (it has {', '.join(core.available_devices)})"
-        able = core.get_property(device, "OPTIMIZATION_CAPABILITIES")
-        if options.precision in ("bf16", "fp16") and options.precision.upper() not in able:
-            return f"--precision {options.precision}: this {device} has no such instructions. Use fp32"
-        return low_precision_obstacle(spec, options)
+        with runtime.signal_stack_kept():
+            return _lacking(openvino.Core(), options) or low_precision_obstacle(spec, options)
 
     def _infer(self, batch: np.ndarray) -> np.ndarray:
         request = self._requests.get()
@@ -68,6 +64,17 @@ class OpenVinoBackend(Backend):
             return np.array(request.get_output_tensor(0).data)
         finally:
             self._requests.put(request)
+
+
+def _lacking(core: Any, options: InferOptions) -> Optional[str]:
+    """What this machine's devices lack for what the flags ask."""
+    device = _device(options)
+    if device not in (name for found in core.available_devices for name in (found, found.split(".")[0])):
+        return f"--device {options.device}: OpenVINO finds none here (it has {', '.join(core.available_devices)})"
+    able = core.get_property(device, "OPTIMIZATION_CAPABILITIES")
+    if options.precision in ("bf16", "fp16") and options.precision.upper() not in able:
+        return f"--precision {options.precision}: this {device} has no such instructions. Use fp32"
+    return None
 
 
 def _device(options: InferOptions) -> str:
