@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+import time
+
 import paddle
 from paddle import nn
 from paddle.jit.dy2static import program_translator
@@ -45,6 +48,24 @@ def test_a_forward_is_rewritten_once_for_all_layers_of_its_class(tmp_path, monke
     x = paddle.randn([1, 3, 9, 11])
     found = paddle.jit.load(str(tmp_path / "out" / "model"))(x)
     assert paddle.allclose(found, model(x)[0], atol=1e-6)
+
+
+def test_exports_in_threads_leave_paddle_as_it_was():
+    before, inside = program_translator.FunctionCache.convert_with_cache, threading.Event()
+
+    def first():
+        with methods_converted_once():
+            inside.set()
+            time.sleep(0.2)
+
+    thread = threading.Thread(target=first)
+    thread.start()
+    inside.wait()
+    with methods_converted_once():
+        assert program_translator.FunctionCache.convert_with_cache is not before
+        thread.join(0.5)
+    thread.join()
+    assert program_translator.FunctionCache.convert_with_cache is before
 
 
 def test_a_paddle_that_has_no_such_cache(monkeypatch):

@@ -20,7 +20,9 @@ from segkit.data.shapes import draw_shapes
 from segkit.deploy import pipeline, stages, video
 from segkit.deploy.inputs import collect
 from segkit.deploy.pipeline import Segmenter
+from segkit.deploy.stages import check_failed
 from segkit.engine.segmenter import load
+from segkit.errors import InputError
 from segkit.polygons import outlines, write_labelme
 from tests import infer_cases
 from tests.infer_cases import pixels
@@ -51,6 +53,28 @@ def test_a_video_among_photos(infer, predict, tmp_path, batch):
         assert sorted(path.name for path in folder.iterdir()) == ["a.png", "walk 猫.mp4"]
         capture = cv2.VideoCapture(str(folder / "walk 猫.mp4"))
         assert capture.get(cv2.CAP_PROP_FRAME_COUNT) == 5 and capture.get(cv2.CAP_PROP_FPS) == 5
+
+
+def test_a_frame_that_memory_does_not_suffice_for_is_named(infer, tmp_path, monkeypatch, capsys):
+    make_video(tmp_path / "walk.avi")
+
+    def outputs(self, photos, scores=False):
+        raise MemoryError
+
+    monkeypatch.setattr(Segmenter, "outputs", outputs)
+    assert infer(tmp_path / "walk.avi") == 2
+    assert f"{tmp_path / 'walk.avi'}, frame 1: the memory does not suffice (48x32 pixels" in capsys.readouterr().err
+
+
+def test_many_inputs_with_the_same_mistake_are_named_together():
+    failed = [f"{number}.png: it is torn. Copy it again." for number in range(5)]
+    with pytest.raises(InputError) as error:
+        check_failed([*failed, "a.png: it is empty."], 6)
+    assert str(error.value).splitlines() == [
+        "6 of 6 inputs could not be segmented:",
+        "  0.png, 1.png, 2.png and 2 more: it is torn. Copy it again.",
+        "  a.png: it is empty.",
+    ]
 
 
 class Camera:

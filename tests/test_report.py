@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import builtins
+import contextlib
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -280,13 +282,21 @@ needs_browser = pytest.mark.skipif(find_chromium() is None, reason="Chromium is 
 widths = pytest.mark.parametrize("width, dark", [(1280, False), (390, True)], ids=["desktop", "phone"])
 
 
-@needs_browser
-@widths
-def test_in_a_browser(page, tmp_path, width, dark) -> None:
-    with Chromium(tmp_path / "profile") as browser:
+@contextlib.contextmanager
+def opened(page: Path, folder: Path, width: int, dark: bool) -> Iterator[Chromium]:
+    """A browser of that width with the page, which must not scroll sideways and must leave no error."""
+    with Chromium(folder / "profile") as browser:
         browser.look(width, 844, dark)
         browser.go(page.as_uri())
         assert browser.run("document.documentElement.scrollWidth <= innerWidth"), "scrolls sideways"
+        yield browser
+        assert browser.errors == []
+
+
+@needs_browser
+@widths
+def test_in_a_browser(page, tmp_path, width, dark) -> None:
+    with opened(page, tmp_path, width, dark) as browser:
         assert NAMES[1] in browser.run("document.querySelector('#confusion').innerText")
         browser.run("document.querySelector('.chart').focus()")
         browser.press("End")
@@ -300,17 +310,13 @@ def test_in_a_browser(page, tmp_path, width, dark) -> None:
         browser.run("document.querySelectorAll('table.sortable button')[1].click()")
         values = browser.run("[...document.querySelectorAll('table.sortable td:nth-child(2)')].map(c => +c.dataset.v)")
         assert values[:2] == sorted(values[:2], reverse=True)
-        assert browser.errors == []
 
 
 @needs_browser
 @widths
 def test_a_comparison_in_a_browser(both, tmp_path, width, dark) -> None:
     """Three classes and six pictures a photo: the table, what sorts it and the panels, and the keys of the zoom."""
-    with Chromium(tmp_path / "profile") as browser:
-        browser.look(width, 844, dark)
-        browser.go(both.as_uri())
-        assert browser.run("document.documentElement.scrollWidth <= innerWidth"), "scrolls sideways"
+    with opened(both, tmp_path, width, dark) as browser:
         column = "[...document.querySelectorAll('table.sortable tbody td:nth-child(2)')]"
         assert browser.run(f"{column}.every(cell => cell.getBoundingClientRect().right <= innerWidth)"), "cut off"
         browser.run("document.querySelectorAll('table.sortable button')[1].click()")
@@ -340,4 +346,3 @@ def test_a_comparison_in_a_browser(both, tmp_path, width, dark) -> None:
         assert len(browser.run(seen)) == 6
         browser.run("[...zoom.querySelectorAll('button')].at(-1).click()")
         assert browser.wait("!zoom.open && document.activeElement.className == 'pics six'"), "back where one was"
-        assert browser.errors == []

@@ -67,9 +67,11 @@ class Segmenter:
         self.windows = windows
         self.scores_are = scores_are
 
-    def prepare(self, image: Image) -> Photo:
-        """Read and transform one photo: a path, the bytes of a file, or an array [H, W] or [H, W, channels], RGB."""
-        path = "array" if isinstance(image, np.ndarray) else "image" if isinstance(image, bytes) else os.fspath(image)
+    def prepare(self, image: Image, name: str = "") -> Photo:
+        """Read and transform one photo: a path, the bytes of a file, or an array [H, W] or [H, W, channels], RGB.
+        `name`: what messages call it that has no path."""
+        kind = "array" if isinstance(image, np.ndarray) else "image" if isinstance(image, bytes) else os.fspath(image)
+        path = name or kind
         with _told(path):
             return self._prepare(image, path)
 

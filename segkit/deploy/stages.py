@@ -30,6 +30,7 @@ R = TypeVar("R")
 WRITERS = 2  # threads that compute masks and pictures and write them
 # Bytes a pixel that a photo takes until it has gone through the network: decoded, being normalised, normalised.
 _BYTES_A_PIXEL = 32
+_NAMED = 3  # inputs with the same mistake that a message names
 _END: Any = object()
 
 
@@ -206,14 +207,15 @@ class Stages:
         def load(frame: tuple[int, np.ndarray]) -> Loaded:
             began = time.perf_counter()
             with self.clock.stage("read"):
-                return Loaded(f"{item.name}/frame_{frame[0]:06d}", self.model.prepare(frame[1]), began)
+                photo = self.model.prepare(frame[1], f"{item.path}, frame {frame[0]}")
+                return Loaded(f"{item.name}/frame_{frame[0]:06d}", photo, began)
 
         def add(found: Future) -> None:
             video.add(self.writer.overlay(*found.result()), source.rate)
 
         for batch, outputs in self._segmented(self._awaited(prefetched(load, ahead(source.frames()), self.readers))):
             if isinstance(outputs, InputError):
-                raise UnreadableVideo(_named(item.name, outputs))
+                raise UnreadableVideo(_named(item.path, outputs))
             for loaded, future in zip(batch, self._submit(batch, outputs, background, is_frame=True)):
                 if video is not None:
                     in_order.submit(2 * loaded.photo.image.nbytes, add, future)
@@ -221,10 +223,20 @@ class Stages:
 
 
 def check_failed(failed: list[str], total: int) -> None:
-    """`InputError` that names the inputs which could not be segmented, of `total` in all, if there are any."""
-    if failed:
-        others = ", the others are done" if len(failed) < total else ""
-        raise InputError(list_problems(f"{len(failed)} of {total} inputs could not be segmented{others}:", failed))
+    """`InputError` that names the inputs which could not be segmented, of `total` in all, if there are any. What is
+    wrong with several in the same words is said once. `failed`: "INPUT: what is wrong"."""
+    if not failed:
+        return
+    others = ", the others are done" if len(failed) < total else ""
+    named: dict[str, list[str]] = {}
+    for text in failed:
+        name, _, reason = text.partition(": ")
+        named.setdefault(reason, []).append(name)
+    rows = []
+    for reason, names in named.items():
+        more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+        rows.append(f"{', '.join(names[:_NAMED])}{more}: {reason}")
+    raise InputError(list_problems(f"{len(failed)} of {total} inputs could not be segmented{others}:", rows))
 
 
 def reader_threads() -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Optional
@@ -12,6 +13,7 @@ import paddle
 from segkit.models import scores_are
 from segkit.postprocess import ScoresAre, score_of
 
+_CONVERTING = threading.RLock()  # the class that is changed meanwhile is everybody's
 _TINY = 1e-30  # no pixel's sum is divided by 0
 # Mean and standard deviation a band, of photos divided by 255.
 Normalization = tuple[list[float], list[float]]
@@ -85,15 +87,11 @@ def methods_converted_once() -> Iterator[None]:
     """Within the block Paddle rewrites a layer's `forward` for graphs once for all layers of that class. By itself it
     does so for each of them, 30 ms a layer: its cache is keyed by bound methods, which are gone as soon as they have
     been called (seen in Paddle 3.3)."""
-    try:
-        from paddle.jit.dy2static.program_translator import FunctionCache
+    with _CONVERTING, contextlib.ExitStack() as stack:
+        with contextlib.suppress(ImportError, AttributeError):  # another Paddle has no such cache
+            from paddle.jit.dy2static.program_translator import FunctionCache
 
-        convert = FunctionCache.convert_with_cache
-    except (ImportError, AttributeError):  # of another Paddle
+            convert = FunctionCache.convert_with_cache
+            stack.callback(setattr, FunctionCache, "convert_with_cache", convert)
+            FunctionCache.convert_with_cache = lambda cache, method: convert(cache, getattr(method, "__func__", method))
         yield
-        return
-    FunctionCache.convert_with_cache = lambda cache, method: convert(cache, getattr(method, "__func__", method))
-    try:
-        yield
-    finally:
-        FunctionCache.convert_with_cache = convert

@@ -105,6 +105,8 @@ def _size(model: paddle.nn.Layer, dataset: Any) -> str:
 def note_device(progress: Progress, options: TrainOptions) -> None:
     """Keep in `progress` where this run computes, if that is not where it did so before it was resumed."""
     here = computing(options.precision) + (f", {world_size()} ranks" if world_size() > 1 else "")
+    if progress.iteration and not progress.trained_on:  # a checkpoint of an older segkit
+        progress.trained_on.append("what its checkpoint does not tell")
     if progress.trained_on[-1:] != [here]:
         progress.trained_on.append(here)
 
