@@ -46,8 +46,8 @@ def sample_photos(cfg: Config, shape: list[int], windows: Optional[Windows] = No
     transforms = build_transforms(cfg, "export")
     model = Segmenter(lambda x: x, transforms, [], None, channels, nodata=info.nodata, windows=windows)
 
-    def prepared(image: Image) -> Photo:
-        photo = model.prepare(image)
+    def prepared(image: Image, name: str = "") -> Photo:
+        photo = model.prepare(image, name)
         return dataclasses.replace(photo, x=model.first_batch(photo)[0])
 
     photos: list[Photo] = []
@@ -67,11 +67,11 @@ def sample_photos(cfg: Config, shape: list[int], windows: Optional[Windows] = No
     for size, optional in sizes:
         whole = [fixed if fixed > 0 else default for fixed, default in zip(shape[2:], size)]
         try:
-            photo = prepared(made_up_photo(*whole, channels))
+            photo = prepared(made_up_photo(*whole, channels), "a random photo of {1}x{0} pixels".format(*whole))
         except InputError as error:  # say of Padding, which takes photos up to a size
             if not optional:
                 raise
-            logger.info("not checked on a random photo of %dx%d pixels: %s", whole[1], whole[0], error)
+            logger.info("not checked on %s", error)
             continue
         path = "a random photo of {2}x{1} pixels".format(*photo.x.shape)
         photos.append(MadeUp(path, photo.image, photo.x, photo.geometry, optional=optional))
@@ -82,23 +82,18 @@ def check_agreement(expected: Expected, spec: DeploySpec, engine: str) -> dict[s
     """Run the export in `engine` on photos of which the trained model's scores are `expected`. Returns `max_difference`
     from those (None with argmax) and `agreement`, the share of pixels with the same class, of the worst photo;
     `RuntimeError` where they disagree."""
-    rows = []
-    # Paddle with its own kernels, those of the trained model, so that what differs is the graph; then as infer runs it.
-    for own, name in ((False, engine), (None, "paddle with oneDNN"))[: 2 if engine == "paddle" else 1]:
-        options = InferOptions(config=str(spec.folder), backend=engine, enable_mkldnn=own)
-        windows = windows_as(options, spec.test_config)
-        exported = infer.segmenter(spec, open_backend(spec, options), windows)
-        rows += [_check(scores, spec, exported, photo, name) for photo, scores in expected]
-    return worst(rows)
+    options = InferOptions(config=str(spec.folder), backend=engine)
+    windows = windows_as(options, spec.test_config)
+    exported = infer.segmenter(spec, open_backend(spec, options), windows)
+    return worst(_check(scores, spec, exported, photo, engine) for photo, scores in expected)
 
 
 def trained_scores(model: paddle.nn.Layer, photos: list[Photo]) -> Expected:
-    """What the trained model says of `photos`, with the kernels of an exported one. An optional one is left out where
-    the model cannot take its size."""
+    """What the trained model says of `photos`. An optional one is left out where the model cannot take its size."""
     found: Expected = []
     for photo in photos:
         try:
-            found.append((photo, apply.scores(model, photo.x[None], apply.TestTime(onednn=False))[0]))
+            found.append((photo, apply.scores(model, photo.x[None])[0]))
         except Exception as error:  # whatever the user's own network raises
             if not (isinstance(photo, MadeUp) and photo.optional):
                 raise
