@@ -6,14 +6,18 @@ from pathlib import Path
 
 import numpy as np
 import paddle
+import pytest
 import yaml
 
 from segkit.build import build_model
 from segkit.config import Config
 from segkit.engine import start
 from segkit.engine.start import load_pretrained
-from segkit.engine.weights import save_state
+from segkit.engine.weights import load_weights, save_state
+from segkit.errors import InputError
 from segkit.models.backbones.resnet_vd import ResNet18_vd
+from segkit.registry import BACKBONES
+from tests.model_cases import TINY_ADAPTER, TINY_CAE, TINY_VIT
 from tests.tiny import make_data, tiny_config
 
 
@@ -48,3 +52,38 @@ def test_the_number_of_bands_reaches_the_backbone(tmp_path):
     model = build_model(Config(path))
     assert model.backbone.conv1_1._conv.weight.shape[1] == 4
     assert model.spatial_path.conv_7x7._conv.weight.shape[1] == 4
+
+
+@pytest.mark.parametrize(
+    "node, side",
+    [(TINY_VIT, "img_size"), (TINY_CAE, "img_size"), (TINY_ADAPTER, "pretrain_size")],
+    ids=["VisionTransformer", "CAE", "ViTAdapter"],
+)
+def test_positions_learned_for_photos_of_another_size(node, side, tmp_path):
+    """They are interpolated as the network itself does for a photo of that size."""
+    build = BACKBONES.get(node["type"])
+    arguments = {key: value for key, value in node.items() if key != "type"}
+    paddle.seed(0)
+    small, large = build(**{**arguments, side: 48}), build(**{**arguments, side: 80})
+    for parameter in small.parameters():
+        parameter.set_value(0.3 * paddle.randn(parameter.shape))
+    save_state(small.state_dict(), tmp_path / "small.pdparams")
+    with pytest.raises(InputError, match=r"pos_embed: got \[1, 10, 16\], expected \[1, 26, 16\]"):
+        load_weights(large, tmp_path / "small.pdparams", strict=True)
+    report = load_weights(large, tmp_path / "small.pdparams", any_size=True)
+    assert report.complete and "pos_embed" in report.refitted
+    assert f"{len(report.refitted)} interpolated from photos of another size" in str(report)
+    small.eval(), large.eval()
+    photo = paddle.randn([1, 3, 80, 80])
+    with paddle.no_grad():
+        for got, expected in zip(large(photo), small(photo)):
+            np.testing.assert_allclose(got.numpy(), expected.numpy(), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("shape", [[1, 11, 16], [1, 1, 16], [10, 16], [1, 10, 8]])
+def test_what_is_no_square_of_positions_is_skipped(shape, tmp_path):
+    model = BACKBONES.get("VisionTransformer")(**{key: value for key, value in TINY_VIT.items() if key != "type"})
+    state = {key: value.numpy() for key, value in model.state_dict().items()}
+    save_state({**state, "pos_embed": np.zeros(shape, "float32")}, tmp_path / "model.pdparams")
+    report = load_weights(model, tmp_path, any_size=True)
+    assert [key for key, *_ in report.shape_mismatch] == ["pos_embed"] and not report.refitted

@@ -40,7 +40,8 @@ def load_pretrained(cfg: Config, model: paddle.nn.Layer, offline: bool = False) 
             continue
         key = ".".join((*place, "pretrained"))
         try:
-            report = load_weights(layer, weights_from(path, offline) if is_url(path) else cfg.find(path))
+            file = weights_from(path, offline) if is_url(path) else cfg.find(path)
+            report = load_weights(layer, file, any_size=True)
         except InputError as error:
             raise InputError(f"{cfg.mark(*place, 'pretrained')}: {key}: {error}") from error
         say = logger.info if report.most else logger.warning

@@ -109,6 +109,8 @@ class LoadReport:
     """In the file, not in the model."""
     turned: list[str] = field(default_factory=list)
     """Matrices that lay in the file as torch's do, [out, in]."""
+    refitted: list[str] = field(default_factory=list)
+    """Learned for photos of another size, and interpolated."""
 
     @property
     def most(self) -> bool:
@@ -133,23 +135,25 @@ class LoadReport:
             f"{self.path}: {len(self.matched)} loaded, {len(self.shape_mismatch)} skipped by shape, "
             f"{len(self.missing)} missing in the file, {len(self.unexpected)} unknown to the model"
             + (f", {len(self.turned)} matrices turned: they lie as torch's do" if self.turned else "")
+            + (f", {len(self.refitted)} interpolated from photos of another size" if self.refitted else "")
         )
         return head if self.complete else list_problems(head, self.problems(), limit=12)
 
 
-def load_weights(model: paddle.nn.Layer, path: PathLike, strict: bool = False) -> LoadReport:
+def load_weights(model: paddle.nn.Layer, path: PathLike, strict: bool = False, any_size: bool = False) -> LoadReport:
     """Copy what fits by key and shape into the model, and say what did not.
 
     Keys go through the model's `key_map` where it has one: a dict of prefixes (file's -> model's) or a method
     key -> key, None for what is left out. torch's names and matrices become Paddle's. Nothing fitting is an
     `InputError`, and so are another width (more than a head of another shape) and another depth; with `strict`,
-    anything not fitting is. The model is unchanged then.
+    anything not fitting is. The model is unchanged then. With `any_size`, what a transformer has learned for photos of
+    another size goes through its layer's `refit(name, array)`, which gives the array of this size or None.
     """
     file = weights_file(path)
     state = _renamed(load_state(file), getattr(model, "key_map", None))
     state, turned = as_paddle(state, model, from_torch=is_torch(file))
     own = model.state_dict()
-    report = LoadReport(str(file), turned=turned)
+    report = LoadReport(str(file), turned=turned, refitted=_refit(model, state, own) if any_size else [])
     for key, value in state.items():
         if key not in own:
             report.unexpected.append(key)
@@ -183,6 +187,19 @@ def load_weights(model: paddle.nn.Layer, path: PathLike, strict: bool = False) -
         value = paddle.to_tensor(state[key].reshape(own[key].shape))
         own[key].set_value(value.astype(own[key].dtype))
     return report
+
+
+def _refit(model: paddle.nn.Layer, state: dict[str, np.ndarray], own: Mapping[str, Any]) -> list[str]:
+    """Keys of the arrays of another shape that their layers could refit; they are replaced in `state`."""
+    keys, layers = [], dict(model.named_sublayers(include_self=True))
+    for key in [key for key, value in state.items() if key in own and _shape(value) != _shape(own[key])]:
+        parent, _, name = key.rpartition(".")
+        layer = layers.get(parent)
+        array = layer.refit(name, state[key]) if hasattr(layer, "refit") else None
+        if array is not None and _shape(array) == _shape(own[key]):
+            state[key] = array
+            keys.append(key)
+    return keys
 
 
 def _is_another_width(report: LoadReport, own: Mapping[str, Any]) -> bool:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+
+import numpy as np
 import paddle
 import paddle.nn.functional as F
 from paddle import Tensor, nn
@@ -44,6 +47,18 @@ def positions_at(learned: Tensor, side: int, like: Tensor) -> Tensor:
     """Positions learned for a square of `side` cells [1, side^2, C], for those of `like` [N, *, h, w]: [1, h w, C]."""
     square = learned.transpose([0, 2, 1]).reshape([1, -1, side, side])
     return to_tokens(layers.resize_to(square, like, "bicubic"))
+
+
+def refit_positions(learned: np.ndarray, side: int) -> np.ndarray | None:
+    """Positions of a class token and a square of any size, [1, 1 + n^2, C], for a square of `side`; None where
+    `learned` is nothing of that kind."""
+    cells = learned.shape[1] - 1 if learned.ndim == 3 else -1
+    there = math.isqrt(max(cells, 0))
+    if cells < 1 or there**2 != cells:
+        return None
+    tokens = paddle.to_tensor(learned.astype("float32"))
+    like = paddle.zeros([1, 1, side, side])
+    return paddle.concat([tokens[:, :1], positions_at(tokens[:, 1:], there, like)], axis=1).numpy()
 
 
 class Attention(nn.Layer):

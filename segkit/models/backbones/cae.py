@@ -3,6 +3,8 @@ attention knows how far apart two patches are."""
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import paddle
 import paddle.nn.functional as F
@@ -32,6 +34,15 @@ def _pairs(height: int | Tensor, width: int | Tensor) -> Tensor:
     return paddle.concat([paddle.concat([to_class[:1] + 1, to_class[1:]]), rows], axis=1)
 
 
+def _entries(table: Tensor, side: int, size: tuple[int | Tensor, int | Tensor]) -> Tensor:
+    """A table [(2 side - 1)^2 + 3, heads], learned for a square of `side` patches, for a map of `size` (h, w):
+    [heads, (2 h - 1) (2 w - 1) + 3]."""
+    by_head, (height, width) = table.transpose([1, 0]), size
+    square = by_head[:, :-_CLASS].reshape([1, -1, 2 * side - 1, 2 * side - 1])
+    offsets = F.interpolate(square, size=[2 * height - 1, 2 * width - 1], mode="bilinear").flatten(2).squeeze(0)
+    return paddle.concat([offsets, by_head[:, -_CLASS:]], axis=1)
+
+
 class _Attention(Attention):
     """`Attention` with biases for queries and values alone."""
 
@@ -53,12 +64,18 @@ class _Attention(Attention):
     def positions(self, like: Tensor, pairs: Tensor) -> Tensor:
         """Those numbers for all `pairs` of tokens of a map [N, *, h, w]: [heads, 1 + h w, 1 + h w]. For another size
         than the learned one they are interpolated, as the patches' own positions are."""
-        table, side = self.relative_position_bias_table, 2 * self.side - 1
-        height, width = sides(like)
-        square = table[:-_CLASS].transpose([1, 0]).reshape([1, self.heads, side, side])
-        offsets = F.interpolate(square, size=[2 * height - 1, 2 * width - 1], mode="bilinear").flatten(2).squeeze(0)
-        entries = paddle.concat([offsets, table[-_CLASS:].transpose([1, 0])], axis=1)
+        entries = _entries(self.relative_position_bias_table, self.side, sides(like))
         return entries.index_select(pairs.flatten(), axis=1).reshape([self.heads, *paddle.shape(pairs)])
+
+    def refit(self, name: str, array: np.ndarray) -> np.ndarray | None:
+        """A table that was learned for another size, for this one (see `load_weights`)."""
+        if name == "relative_position_index":
+            return self.relative_position_index.numpy()
+        side = (math.isqrt(max(len(array) - _CLASS, 0)) + 1) // 2
+        if name != "relative_position_bias_table" or array.shape != ((2 * side - 1) ** 2 + _CLASS, self.heads):
+            return None
+        table = paddle.to_tensor(array.astype("float32"))
+        return _entries(table, side, (self.side, self.side)).transpose([1, 0]).numpy()
 
     def projected(self, x: Tensor) -> Tensor:
         if self.q_bias is None:

@@ -7,7 +7,7 @@ import paddle
 from paddle import Tensor, nn
 
 from segkit.models.layers import fill_to
-from segkit.models.transformer import TransformerBlock, positions_at, to_map, to_tokens
+from segkit.models.transformer import TransformerBlock, positions_at, refit_positions, to_map, to_tokens
 from segkit.registry import BACKBONES
 
 
@@ -44,6 +44,10 @@ class PatchTokens(nn.Layer):
         x = to_tokens(like) + positions_at(self.pos_embed[:, 1:], self.side, like)
         first = (self.cls_token + self.pos_embed[:, :1]) + paddle.zeros_like(x[:, :1])
         return self.pos_drop(paddle.concat([first, x], axis=1)), like
+
+    def refit(self, name: str, array: np.ndarray) -> np.ndarray | None:
+        """Positions that were learned for another size, for this one (see `load_weights`)."""
+        return refit_positions(array, self.side) if name == "pos_embed" else None
 
 
 @BACKBONES.register

@@ -19,6 +19,7 @@ from segkit.models.transformer import (
     ScaledBlock,
     draw_linears,
     positions_at,
+    refit_positions,
     to_map,
     to_tokens,
 )
@@ -196,6 +197,10 @@ class ViTAdapter(nn.Layer):
         maps.insert(0, self.up(maps[0])[:, :, :height, :width] + finest)
         both = [level + resize_to(other, level) for level, other in zip(maps, plain)]
         return [getattr(self, f"norm{number}")(level) for number, level in enumerate(both, 1)]
+
+    def refit(self, name: str, array: np.ndarray) -> np.ndarray | None:
+        """Positions that were learned for another size, for this one (see `load_weights`)."""
+        return refit_positions(array, self.side) if name == "pos_embed" else None
 
 
 def _checked(parts: Sequence[Sequence[int]], depth: int) -> list[tuple[int, int]]:
