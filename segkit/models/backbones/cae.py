@@ -71,7 +71,8 @@ class _Attention(Attention):
         """A table that was learned for another size, for this one (see `load_weights`)."""
         if name == "relative_position_index":
             return self.relative_position_index.numpy()
-        side = (math.isqrt(max(len(array) - _CLASS, 0)) + 1) // 2
+        rows = array.shape[0] if array.ndim == 2 else 0
+        side = (math.isqrt(max(rows - _CLASS, 0)) + 1) // 2
         if name != "relative_position_bias_table" or array.shape != ((2 * side - 1) ** 2 + _CLASS, self.heads):
             return None
         table = paddle.to_tensor(array.astype("float32"))
