@@ -23,10 +23,11 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Callable, Iterator, Mapping, Optional, Sequence, Union
 
-from segkit.runtime import physical_cores
+from segkit.runtime import MKL_KERNELS, physical_cores
 
 ROOT = Path(__file__).resolve().parents[1]
 Result = dict
+_MKL_KERNELS = os.environ.get(MKL_KERNELS)  # the user's: peers do not get what segkit sets for itself
 PEERS = {"paddleseg": "PaddleSeg 2.8.0", "torch": "torch"}
 
 
@@ -127,7 +128,7 @@ def child(
     Raises:
         RuntimeError: the command failed; the end of what it said is in the message.
     """
-    variables = {**os.environ, **(environment or {})}
+    variables = {**os.environ, MKL_KERNELS: _MKL_KERNELS, **(environment or {})}
     result: Result = {}
     peaks = [0.0]
     ended = threading.Event()

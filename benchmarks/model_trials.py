@@ -20,12 +20,11 @@ import numpy as np
 import yaml
 
 from benchmarks import harness
+from benchmarks.models import SINGLE
 from segkit import io, registry
 
 PHOTOS = 4
 SIZES = ((97, 131), (900, 900))
-SINGLE = {"STFPM"}
-"""Models with one output channel, which take the first class alone."""
 # Losses of the outputs that are no class scores; all others get CrossEntropyLoss.
 LOSSES: dict[str, list[str]] = {
     "DecoupledSegNet": ["OhemCrossEntropyLoss", "RelaxBoundaryLoss", "BCELoss", "OhemEdgeAttentionLoss"],
@@ -51,7 +50,7 @@ def config(node: dict[str, Any], outputs: int, data: Path, iters: int, crop: int
     name = node["type"]
     losses = LOSSES.get(name, ["CrossEntropyLoss"] * outputs)
     common = {"type": "Dataset", "dataset_root": str(data), "num_classes": _classes(name)}
-    if name in SINGLE:
+    if name in SINGLE:  # the first class alone
         common["label_map"] = {1: 0, 2: 0, 3: 0}
     types = [{"type": loss, "edge_label": True} if loss == "BCELoss" else {"type": loss} for loss in losses]
     edge = {"edge": True} if any("edge_label" in loss for loss in types) else {}

@@ -1,9 +1,9 @@
 """Parameters and FLOPs of every model: `python -m benchmarks models [--time] [--write docs/paddleseg.md]`.
 
-Each model stands with its usual backbone and 19 classes, with `--backbones` also with those of the shipped configs.
-Parameters include BatchNorm's running values; FLOPs are multiply-adds of convolutions and linear layers in evaluation,
-at 512x512. `--time` adds the milliseconds of a forward pass on the CPU, the median of five, or of what
-fits into five seconds, after one that does not count; run it on a machine that does nothing else.
+Each model stands with its usual backbone and 19 classes (STFPM with its one), with `--backbones` also with those of
+the shipped configs. Parameters include BatchNorm's running values; FLOPs are multiply-adds of convolutions and linear
+layers in evaluation, at 512x512. `--time` adds the milliseconds of a forward pass on the CPU, the median of five, or of
+what fits into five seconds, after one that does not count; run it on a machine that does nothing else.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ from segkit import registry
 
 BEGIN, END = "<!-- models: begin -->", "<!-- models: end -->"
 CLASSES = 19
+SINGLE = {"STFPM"}
+"""Models with one output channel."""
 _ENOUGH_SECONDS = 5.0
 
 
@@ -56,7 +58,8 @@ def measure(node: dict[str, Any], side: int, timed: bool) -> dict[str, Any]:
     from segkit.engine.onednn import convolutions
     from segkit.engine.summary import describe
 
-    model = build(registry.MODELS, node, num_classes=CLASSES, in_channels=3)
+    classes = 1 if node["type"] in SINGLE else CLASSES
+    model = build(registry.MODELS, node, num_classes=classes, in_channels=3)
     told = describe(model, [1, 3, side, side])
     row: dict[str, Any] = {"parameters": told.params, "flops": told.flops}
     if timed:

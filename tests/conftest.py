@@ -16,6 +16,10 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell's background jo
 
 import pytest  # noqa: E402
 
+from segkit.runtime import prepare  # noqa: E402
+
+prepare()  # before a test imports Paddle by itself
+
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared"
 

@@ -7,8 +7,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
+import paddle
 import pytest
 
+from segkit import runtime
 from tests.tiny import make_data, tiny_config
 
 
@@ -49,3 +52,33 @@ def test_no_onednn_means_paddles_kernels(config: Path, root: Path, tmp_path: Pat
     assert "convolutions: Paddle's own kernels, as asked" in said
     assert "convolutions: oneDNN" not in said
     assert "memory    freed memory is " in said
+
+
+@pytest.mark.parametrize(
+    "vendor, flags, given, expected",
+    [
+        ("AuthenticAMD", "sse4_2 avx avx2 fma", None, "5"),
+        ("HygonGenuine", "avx avx2", None, "5"),
+        ("AuthenticAMD", "sse4_2 avx", None, None),
+        ("GenuineIntel", "avx avx2 avx512f", None, None),
+        ("", "", None, None),
+        ("AuthenticAMD", "avx avx2", "0", "0"),
+    ],
+)
+def test_amds_processors_get_mkls_kernels_for_avx2(monkeypatch, vendor, flags, given, expected) -> None:
+    monkeypatch.setenv(runtime.MKL_KERNELS, given or "")  # so that it is put back after the test
+    if given is None:
+        monkeypatch.delenv(runtime.MKL_KERNELS)
+    monkeypatch.setattr(runtime, "cpu_facts", lambda: {"vendor_id": vendor, "flags": flags} if vendor else {})
+    runtime.require_paddle()
+    assert os.environ.get(runtime.MKL_KERNELS) == expected
+
+
+def test_products_of_matrices_are_right() -> None:
+    """With whatever kernels MKL has chosen here."""
+    runtime.require_paddle()
+    rng = np.random.default_rng(0)
+    for rows, inner, columns in ((1, 1, 1), (3, 129, 17), (65, 64, 33), (200, 300, 100)):
+        a, b = (rng.standard_normal(size).astype("float32") for size in ((rows, inner), (inner, columns)))
+        found = paddle.matmul(paddle.to_tensor(a), paddle.to_tensor(b)).numpy()
+        np.testing.assert_allclose(found, a.astype("float64") @ b.astype("float64"), rtol=1e-4, atol=1e-4)
