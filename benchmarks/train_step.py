@@ -84,8 +84,10 @@ def in_process(model: str, way: str, steps: int, untimed: int = 1, one_thread: b
     """`measure` in a new process."""
     command = [sys.executable, "-m", "benchmarks.train_step", "--one", model, way]
     command += ["--steps", str(steps), "--untimed", str(untimed), *(["--one-thread"] if one_thread else [])]
-    # 1 is what Paddle sets when nobody else does
-    return harness.child(command, {"OMP_NUM_THREADS": "1" if WAYS[way][2] or one_thread else None})
+    environment = {"OMP_NUM_THREADS": "1" if WAYS[way][2] or one_thread else None}
+    if WAYS[way][2]:  # 1 is what Paddle sets when nobody else does, 0 MKL's own choice
+        environment[runtime.MKL_KERNELS] = "0"
+    return harness.child(command, environment)
 
 
 def of_peer(
