@@ -43,7 +43,7 @@ def census(backbones: bool = True) -> dict[str, dict[str, Any]]:
         if isinstance(backbone, dict):
             kept = {key: value for key, value in node.items() if key not in ("num_classes", "pretrained")}
             kept["backbone"] = {key: value for key, value in backbone.items() if key != "pretrained"}
-            found[f"{node['type']}, {backbone['type']}"] = kept
+            found.setdefault(f"{node['type']}, {backbone['type']}", kept)  # variants of a config come after it
     return found
 
 
