@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import inspect
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import paddle
+import pytest
 
 from segkit.build import build
-from segkit.registry import MODELS
+from segkit.registry import BACKBONES, MODELS, Registry
 from tests.tiny_backbone import TinyBackbone
 
 NAMES = [name for name in MODELS.names() if MODELS.get(name).__module__.startswith("segkit.")]  # not other tests' own
@@ -99,3 +104,24 @@ def make(name: str, num_classes: int | None = None, in_channels: int = 3, **argu
 
 def noise(*shape: int) -> paddle.Tensor:
     return paddle.to_tensor(np.random.RandomState(0).standard_normal(shape).astype("float32"))
+
+
+@contextmanager
+def backbones_once() -> Iterator[None]:
+    """Building takes longest with backbones, and most are those of several configs: inside, a node is built once.
+
+    Models then share layers: for tests that look at shapes alone.
+    """
+    made: dict[str, Any] = {}
+
+    def once(registry: Registry, node: dict[str, Any], **defaults: Any) -> Any:
+        if registry is not BACKBONES:
+            return build(registry, node, **defaults)
+        key = json.dumps([node, defaults], sort_keys=True)
+        if key not in made:
+            made[key] = build(registry, node, **defaults)
+        return made[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("segkit.build.build", once)
+        yield

@@ -18,6 +18,7 @@ from segkit.engine.train import train
 from segkit.options import TrainOptions
 from segkit.registry import BACKBONES, DATASETS, LOSSES, MODELS
 from tests.conftest import SHARED
+from tests.model_cases import backbones_once
 
 ROOT = Path(__file__).resolve().parents[1]
 CENSUS = SHARED / "parity" / "configs.json"
@@ -71,7 +72,8 @@ def findings(tmp_path_factory):
     for path, row in rows.items():
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         (folder / path).write_text(yaml.safe_dump(rebuild(row), sort_keys=False))
-    return {found.path: (rows[found.path], found) for found in survey(folder)}
+    with backbones_once():
+        return {found.path: (rows[found.path], found) for found in survey(folder)}
 
 
 def lacking(row: dict[str, Any]) -> set[str]:

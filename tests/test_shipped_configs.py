@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import functools
-import json
 import math
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -19,7 +17,7 @@ from segkit.config import Config
 from segkit.engine.paddleseg import Last, build_all
 from segkit.engine.train import train
 from segkit.options import TrainOptions
-from segkit.registry import BACKBONES, Registry
+from tests.model_cases import backbones_once
 
 ROOT = Path(__file__).resolve().parents[1]
 SHIPPED = sorted(path for path in (ROOT / "configs").rglob("*.yml") if "_base_" not in path.parts)
@@ -108,21 +106,8 @@ def test_built_and_stepped_once(path: Path, tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def last() -> Iterator[Last]:
-    """The model before, which the next config often has, too. Backbones take longest, and most are those of several
-    models: each is built once for all of them."""
-    made: dict[str, Any] = {}
-    anew = build.build
-
-    def once(registry: Registry, node: dict[str, Any], **defaults: Any) -> Any:
-        if registry is not BACKBONES:
-            return anew(registry, node, **defaults)
-        key = json.dumps([node, defaults], sort_keys=True)
-        if key not in made:
-            made[key] = anew(registry, node, **defaults)
-        return made[key]
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(build, "build", once)
+    """The model before, which the next config often has, too."""
+    with backbones_once():
         yield Last()
 
 
