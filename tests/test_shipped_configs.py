@@ -7,6 +7,7 @@ import math
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -146,3 +147,37 @@ def test_quick_start_config_stands_as_it_was_taught() -> None:
     text = (ROOT / "configs" / "quick_start" / "bisenet_optic_disc_512x512_1k.yml").read_text(encoding="utf-8")
     for part in ("type: sgd", "value: 0.01", "type: poly", "coef: [1, 1, 1, 1, 1]", "pretrained: Null"):
         assert part in text
+
+
+IMAGENET = (
+    "cae",
+    "lpsnet",
+    "maskformer",
+    "mscale_ocrnet",
+    "pidnet",
+    "rtformer",
+    "segnext",
+    "stfpm",
+    "topformer",
+    "vit_adapter",
+)
+"""Families whose published weights saw photos that were normalised as ImageNet's are."""
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.name)
+def test_photos_are_normalised_as_the_published_weights_saw_them(path: Path) -> None:
+    family, cfg = path.parent.name, read(path)
+    found = [
+        (node.get("mean"), node.get("std"))
+        for part in ("train_dataset", "val_dataset")
+        for node in cfg.data[part]["transforms"]
+        if node["type"] == "Normalize"
+    ]
+    expected: tuple[Any, Any] = (None, None)  # 0.5 and 0.5
+    if family in IMAGENET or (family == "pp_mobileseg" and "ade20k" in path.name):
+        expected = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
+    elif family == "portraitnet":
+        expected = ([0.485, 0.458, 0.408], [0.23, 0.23, 0.23])
+    elif family == "multilabelseg":
+        expected = ([0, 0, 0], [1, 1, 1])
+    assert found == [expected] * 2
