@@ -99,7 +99,7 @@ class Applied:
     """A model applied as `how` says, to as many photos as come while the context is open.
 
     Inside, the model is in evaluation mode and its convolutions compute their BatchNorms too (see `folding`);
-    afterwards it is as before. With `onednn=False` every layer is computed as an exported model does, bit for bit.
+    afterwards it is as before. With `onednn=False` every layer is computed by Paddle's own kernels.
     """
 
     def __init__(self, model: paddle.nn.Layer, how: TestTime | None = None):

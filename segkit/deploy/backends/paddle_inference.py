@@ -21,7 +21,7 @@ _POOL = 256  # MiB of GPU memory taken at first
 
 class PaddleBackend(Backend):
     """On the CPU with oneDNN's fused convolutions, or with Paddle's own (`--enable_mkldnn False`): then the graph runs
-    with the very kernels of training, and masks are bit for bit those of `predict --no_onednn`."""
+    with the kernels of `predict --no_onednn`."""
 
     name = "paddle"
     package = "paddle"
