@@ -80,6 +80,7 @@ def main() -> None:
                      for runs in (own, ours)]  # fmt: skip
             rows.append([name, what, *times, f"{harness.ratio(own, ours):.2f}"])
     print(harness.markdown(["model", "what", "MKL's choice, s", "segkit's, s", "times as fast"], rows))
+    print("\nThe last column is the median of the rounds' own ratios.")
     harness.write_json(args.json, results, about)
     harness.bars(args.plot, results, "MKL's kernels")
 

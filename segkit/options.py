@@ -36,7 +36,9 @@ class CommonOptions:
     data_format: Literal["NCHW", "NHWC"] = option("NCHW", "NHWC: convolutions channels-last, in fp16 and bf16 on a GPU")
     use_multilabel: bool = option(False, "each pixel may belong to several classes (a label plane a class)")
     no_onednn: bool = option(
-        False, "on the CPU, use Paddle's own convolutions (for val and predict those of infer --enable_mkldnn False)"
+        False,
+        "on the CPU, use Paddle's own convolutions (val, predict: but for rounding the masks of infer "
+        "--enable_mkldnn False)",
     )
 
 
@@ -196,8 +198,8 @@ class EngineOptions:
     cpu_threads: Optional[int] = option(None, "threads of the engine; default: the physical cores")
     precision: Literal["fp32", "fp16", "bf16", "int8", "auto"] = option("fp32", "compute precision")
     enable_mkldnn: Optional[bool] = option(
-        None, "with Paddle on the CPU: oneDNN's kernels; default: yes. False: Paddle's own, much slower, those of "
-        "predict --no_onednn",
+        None, "with Paddle on the CPU: oneDNN's kernels; default: yes. False: Paddle's own, much slower, whose masks "
+        "are those of predict --no_onednn but for rounding",
     )  # fmt: skip
 
 

@@ -6,6 +6,7 @@ import contextlib
 import ctypes
 import importlib.util
 import io
+import itertools
 import os
 import platform
 import shutil
@@ -102,7 +103,8 @@ def prepare() -> None:
 
 def _choose_mkl_kernels() -> None:
     """Paddle's wheels bring an MKL of 2019, which gives a CPU that is not Intel's kernels without AVX: a quarter of the
-    speed (docs/measurements.md). It reads the variable at its first product of matrices."""
+    speed (docs/measurements.md). It reads the variable at its first product of matrices; a process that has already
+    computed some keeps its kernels. On Linux, which tells the CPU."""
     facts = cpu_facts()
     if facts.get("vendor_id") in ("AuthenticAMD", "HygonGenuine") and "avx2" in facts.get("flags", "").split():
         os.environ.setdefault(MKL_KERNELS, "5")
@@ -170,7 +172,8 @@ def cpu_facts() -> dict[str, str]:
     """What Linux says of the first CPU: "model name", "flags" and so on; empty where it does not tell."""
     try:
         with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
-            rows = (line.split(":", 1) for line in file.read().split("\n\n")[0].splitlines() if ":" in line)
+            first = itertools.takewhile(str.strip, file)  # up to the empty line before the next CPU
+            rows = [line.split(":", 1) for line in first if ":" in line]
             return {name.strip(): value.strip() for name, value in rows}
     except OSError:
         return {}

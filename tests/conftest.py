@@ -18,7 +18,11 @@ import pytest  # noqa: E402
 
 from segkit.runtime import prepare  # noqa: E402
 
+QUIET = "GLOG_minloglevel"
+QUIET_GIVEN = QUIET in os.environ
 prepare()  # before a test imports Paddle by itself
+if not QUIET_GIVEN:  # processes that tests start shall show that segkit sets it
+    del os.environ[QUIET]
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared"

@@ -107,12 +107,11 @@ def noise(*shape: int) -> paddle.Tensor:
 
 
 @contextmanager
-def backbones_once() -> Iterator[None]:
+def backbones_once(made: dict[str, Any]) -> Iterator[None]:
     """Building takes longest with backbones, and most are those of several configs: inside, a node is built once.
 
-    Models then share layers: for tests that look at shapes alone.
+    Models then share layers: for tests that look at shapes alone. `made`: those of earlier blocks, by their nodes.
     """
-    made: dict[str, Any] = {}
 
     def once(registry: Registry, node: dict[str, Any], **defaults: Any) -> Any:
         if registry is not BACKBONES:

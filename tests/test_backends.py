@@ -26,6 +26,7 @@ from segkit.deploy.backends import choice, onnx_runtime, open_backend, openvino_
 from segkit.deploy.backends.onnx_runtime import OnnxBackend
 from segkit.deploy.infer import infer, segmenter
 from segkit.deploy.spec import DeploySpec
+from segkit.engine.machine import OPENCV
 from segkit.engine.segmenter import load
 from segkit.errors import InputError, enough_memory
 from segkit.options import InferOptions
@@ -306,9 +307,9 @@ def test_files_that_deploy_yaml_names(tiny, tmp_path):
 @pytest.fixture
 def bare(tmp_path):
     """The Python of an environment that has numpy, OpenCV, pyyaml, ONNX Runtime with what it needs, and nothing else."""
-    venv.create(tmp_path / "env")
+    venv.create(tmp_path / "env", symlinks=True)
     (site,) = (tmp_path / "env").glob("lib/python*/site-packages")
-    opencv = next(name for name in metadata.packages_distributions()["cv2"])
+    opencv = next(name for name in OPENCV if list(metadata.distributions(name=name)))
     for name in ("numpy", opencv, "PyYAML", "onnxruntime", "flatbuffers", "packaging", "protobuf"):
         package = metadata.distribution(name)
         for top in {file.parts[0] for file in package.files} - {"..", "__pycache__"}:

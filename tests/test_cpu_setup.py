@@ -65,12 +65,13 @@ def test_no_onednn_means_paddles_kernels(config: Path, root: Path, tmp_path: Pat
         ("AuthenticAMD", "avx avx2", "0", "0"),
     ],
 )
-def test_amds_processors_get_mkls_kernels_for_avx2(monkeypatch, vendor, flags, given, expected) -> None:
+@pytest.mark.parametrize("starts", [runtime.prepare, runtime.require_paddle])
+def test_amds_processors_get_mkls_kernels_for_avx2(monkeypatch, starts, vendor, flags, given, expected) -> None:
     monkeypatch.setenv(runtime.MKL_KERNELS, given or "")  # so that it is put back after the test
     if given is None:
         monkeypatch.delenv(runtime.MKL_KERNELS)
     monkeypatch.setattr(runtime, "cpu_facts", lambda: {"vendor_id": vendor, "flags": flags} if vendor else {})
-    runtime.require_paddle()
+    starts()
     assert os.environ.get(runtime.MKL_KERNELS) == expected
 
 

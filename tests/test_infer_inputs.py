@@ -25,7 +25,7 @@ from segkit.engine.segmenter import load
 from segkit.errors import InputError
 from segkit.polygons import outlines, write_labelme
 from tests import infer_cases
-from tests.infer_cases import pixels
+from tests.infer_cases import alike, pixels
 from tests.tiny_model import photo, run
 
 tiny, infer, predict = infer_cases.tiny, infer_cases.infer, infer_cases.predict
@@ -47,7 +47,7 @@ def test_a_video_among_photos(infer, predict, tmp_path, batch):
     assert predict(tmp_path / "in") == 0
     names = ["a.png", *(f"walk 猫/frame_{number:06d}.png" for number in range(1, 6))]
     for name in names:
-        np.testing.assert_array_equal(pixels(tmp_path / "out" / name), pixels(tmp_path / "predicted" / "mask" / name))
+        assert alike(pixels(tmp_path / "out" / name), pixels(tmp_path / "predicted" / "mask" / name)), name
     for overlay in (tmp_path / "out", tmp_path / "predicted"):
         folder = overlay / "added_prediction"
         assert sorted(path.name for path in folder.iterdir()) == ["a.png", "walk 猫.mp4"]
@@ -66,13 +66,32 @@ def test_a_frame_that_memory_does_not_suffice_for_is_named(infer, tmp_path, monk
     assert f"{tmp_path / 'walk.avi'}, frame 1: the memory does not suffice (48x32 pixels" in capsys.readouterr().err
 
 
+def test_a_frame_that_the_transforms_refuse_does_not_stop_the_others(infer, tmp_path, monkeypatch, capsys):
+    (tmp_path / "in").mkdir()
+    make_video(tmp_path / "in" / "a.avi")
+    make_video(tmp_path / "in" / "b.avi")
+    prepare = Segmenter.prepare
+
+    def refused(self, image, name=""):
+        if "a.avi, frame 2" in name:
+            raise InputError(f"{name}: the image does not fit into Padding")
+        return prepare(self, image, name)
+
+    monkeypatch.setattr(Segmenter, "prepare", refused)
+    assert infer(tmp_path / "in") == 2
+    said = capsys.readouterr().err
+    assert "1 of 2 inputs could not be segmented, the others are done:" in said
+    assert f"{tmp_path / 'in' / 'a.avi'}, frame 2: the image does not fit into Padding" in said
+    assert len(list((tmp_path / "out" / "b").iterdir())) == 5
+
+
 def test_many_inputs_with_the_same_mistake_are_named_together():
-    failed = [f"{number}.png: it is torn. Copy it again." for number in range(5)]
+    failed = [f"{number}.png: it is torn. Copy it again." for number in range(23)]
     with pytest.raises(InputError) as error:
-        check_failed([*failed, "a.png: it is empty."], 6)
+        check_failed([*failed, "a.png: it is empty."], 24)
     assert str(error.value).splitlines() == [
-        "6 of 6 inputs could not be segmented:",
-        "  0.png, 1.png, 2.png and 2 more: it is torn. Copy it again.",
+        "24 of 24 inputs could not be segmented:",
+        f"  {', '.join(f'{number}.png' for number in range(20))} and 3 more: it is torn. Copy it again.",
         "  a.png: it is empty.",
     ]
 

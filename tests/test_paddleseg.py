@@ -72,7 +72,7 @@ def findings(tmp_path_factory):
     for path, row in rows.items():
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         (folder / path).write_text(yaml.safe_dump(rebuild(row), sort_keys=False))
-    with backbones_once():
+    with backbones_once({}):
         return {found.path: (rows[found.path], found) for found in survey(folder)}
 
 

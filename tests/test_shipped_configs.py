@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import math
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -106,16 +105,16 @@ def test_built_and_stepped_once(path: Path, tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def last() -> Iterator[Last]:
-    """The model before, which the next config often has, too."""
-    with backbones_once():
-        yield Last()
+def made() -> tuple[Last, dict[str, Any]]:
+    """The model before, which the next config often has, too, and the backbones so far."""
+    return Last(), {}
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.name)
-def test_full_size_is_built(path: Path, last: Last) -> None:
+def test_full_size_is_built(path: Path, made: tuple[Last, dict[str, Any]]) -> None:
     cfg = read(path)
-    model = build_all(cfg, last)
+    with backbones_once(made[1]):
+        model = build_all(cfg, made[0])
     if getattr(model, "train_outputs", None) is not None:
         assert len(cfg.data["loss"]["coef"]) in getattr(model, "train_losses", (model.train_outputs,))
     info = build.data_info(cfg)

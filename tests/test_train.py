@@ -17,9 +17,12 @@ from PIL import Image
 
 from segkit.config import Config
 from segkit.engine import checkpoint
+from segkit.engine.checkpoint import Progress
 from segkit.engine.ema import WeightAverage
+from segkit.engine.start import note_device
 from segkit.engine.train import train
 from segkit.engine.weights import load_state
+from segkit.options import TrainOptions
 from tests import train_cases
 from tests.tiny import make_data, tiny_config
 from tests.train_cases import options
@@ -287,3 +290,13 @@ def test_multilabel_flag_is_written_down(tmp_path: Path, data: Path) -> None:
     assert saved.data["val_dataset"]["use_multilabel"] is True
     again = Config(tiny_config(root, tmp_path / "t.yml", test_config={"use_multilabel": True}, **changes))
     assert again.data["val_dataset"]["use_multilabel"] is True
+
+
+@pytest.mark.parametrize("iteration, expected", [(0, 1), (5, 2)])
+def test_a_checkpoint_that_does_not_tell_its_device(iteration: int, expected: int) -> None:
+    """One of an older segkit: the iterations before are not credited to this device."""
+    progress = Progress(iteration=iteration)
+    for _ in range(2):
+        note_device(progress, TrainOptions())
+    assert len(progress.trained_on) == expected and "cpu" in progress.trained_on[-1]
+    assert (progress.trained_on[0] == "what its checkpoint does not tell") == (expected == 2)

@@ -30,7 +30,7 @@ R = TypeVar("R")
 WRITERS = 2  # threads that compute masks and pictures and write them
 # Bytes a pixel that a photo takes until it has gone through the network: decoded, being normalised, normalised.
 _BYTES_A_PIXEL = 32
-_NAMED = 3  # inputs with the same mistake that a message names
+_NAMED = 20  # inputs with the same mistake that a message names
 _END: Any = object()
 
 
@@ -143,7 +143,7 @@ class Stages:
             size = "{1}x{0}".format(*photo.image.shape)
             fewer = "a smaller --batch_size" + (" or --hint latency" if self.engines > 1 else "")
             return (
-                f"{photo.path}: the memory does not suffice ({size} pixels, {len(batch)} at a time). "
+                f"the memory does not suffice ({size} pixels, {len(batch)} at a time). "
                 f"Go over it in windows, with --is_slide --crop_size 512 512, or take {fewer}."
             )
 
@@ -204,18 +204,23 @@ class Stages:
     def _frames(
         self, item: Item, source: Source, background: Background, in_order: Background, video: Any, bar: Any
     ) -> None:
+        called = f"camera {item.path}" if item.is_camera else item.path
+
         def load(frame: tuple[int, np.ndarray]) -> Loaded:
             began = time.perf_counter()
-            with self.clock.stage("read"):
-                photo = self.model.prepare(frame[1], f"{item.path}, frame {frame[0]}")
-                return Loaded(f"{item.name}/frame_{frame[0]:06d}", photo, began)
+            try:
+                with self.clock.stage("read"):
+                    photo = self.model.prepare(frame[1], f"{called}, frame {frame[0]}")
+            except InputError as error:
+                raise UnreadableVideo(str(error)) from error
+            return Loaded(f"{item.name}/frame_{frame[0]:06d}", photo, began)
 
         def add(found: Future) -> None:
             video.add(self.writer.overlay(*found.result()), source.rate)
 
         for batch, outputs in self._segmented(self._awaited(prefetched(load, ahead(source.frames()), self.readers))):
             if isinstance(outputs, InputError):
-                raise UnreadableVideo(_named(item.path, outputs))
+                raise UnreadableVideo(_named(batch[0].photo.path, outputs))
             for loaded, future in zip(batch, self._submit(batch, outputs, background, is_frame=True)):
                 if video is not None:
                     in_order.submit(2 * loaded.photo.image.nbytes, add, future)

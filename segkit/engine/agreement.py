@@ -67,13 +67,13 @@ def sample_photos(cfg: Config, shape: list[int], windows: Optional[Windows] = No
     for size, optional in sizes:
         whole = [fixed if fixed > 0 else default for fixed, default in zip(shape[2:], size)]
         try:
-            photo = prepared(made_up_photo(*whole, channels), "a random photo of {1}x{0} pixels".format(*whole))
+            photo = prepared(made_up_photo(*whole, channels), f"a random photo of {whole[1]}x{whole[0]} pixels")
         except InputError as error:  # say of Padding, which takes photos up to a size
             if not optional:
                 raise
             logger.info("not checked on %s", error)
             continue
-        path = "a random photo of {2}x{1} pixels".format(*photo.x.shape)
+        path = f"a random photo of {photo.x.shape[2]}x{photo.x.shape[1]} pixels"  # as the network sees it
         photos.append(MadeUp(path, photo.image, photo.x, photo.geometry, optional=optional))
     return photos
 

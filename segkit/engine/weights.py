@@ -198,7 +198,7 @@ def _refit(model: paddle.nn.Layer, state: dict[str, np.ndarray], own: Mapping[st
         array = layer.refit(name, state[key]) if hasattr(layer, "refit") else None
         if array is not None and _shape(array) == _shape(own[key]):
             state[key] = array
-            keys.append(key)
+            keys += [key] if array.dtype.kind == "f" else []  # an index is none that was learned
     return keys
 
 
