@@ -45,9 +45,8 @@ def x():
     return paddle.randn([2, 3, 64, 96])
 
 
-def close(found, expected):
-    """BiSeNetV2's 50 layers amplify float32's rounding to 2e-5 of the largest score with MKL's kernels for AVX2."""
-    np.testing.assert_allclose(found, expected, atol=1e-4 * float(expected.abs().max()))
+def close(found, expected, share=1e-5):
+    np.testing.assert_allclose(found, expected, atol=share * float(expected.abs().max()))
 
 
 @pytest.mark.parametrize("options", [{}, {"bias_attr": False}, {"groups": 3}, {"stride": 2, "dilation": 2}])
@@ -67,7 +66,7 @@ def test_whole_models(x):
         expected = model(x)[0]
         with folded(model, x[:1]) as pairs:
             assert pairs >= least
-            close(model(x)[0], expected)
+            close(model(x)[0], expected, 5e-5)  # BiSeNetV2's 50 layers amplify rounding: 1.7e-5 with MKL's AVX2 kernels
         np.testing.assert_array_equal(model(x)[0], expected)
 
 
