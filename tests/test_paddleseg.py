@@ -196,17 +196,24 @@ def test_the_walk_prints_a_table_and_counts(tmp_path: Path, capsys):
     (configs / "good.yml").write_text(yaml.safe_dump(good))
     (configs / "lacking.yml").write_text(yaml.safe_dump({**good, "model": {"type": "NoSuchNet"}}))
     (configs / "wrong.yml").write_text(yaml.safe_dump({**good, "iters": 0}))
+    idle = {**good["optimizer"], "custom_cfg": [{"name": "no_such_part", "lr_mult": 10}]}
+    (configs / "noted.yml").write_text(yaml.safe_dump({**good, "optimizer": idle}))
     (configs / "_base_").mkdir()
     (configs / "_base_" / "part.yml").write_text("iters: 3\n")
     assert main(["config", "--check", "--paddleseg", str(tmp_path)]) == 0
-    lines = capsys.readouterr().out.splitlines()
+    out, err = capsys.readouterr()
+    lines = out.splitlines()
+    note = lines.pop(next(number for number, line in enumerate(lines) if "noted.yml" in line) + 1)
+    assert (
+        note.startswith("    note: optimizer.custom_cfg: no parameter has 'no_such_part'") and "no_such_part" not in err
+    )
     assert [line.split()[0] for line in lines if line.startswith("configs/")] == [
-        f"configs/{name}.yml" for name in ("good", "lacking", "wrong")
+        f"configs/{name}.yml" for name in ("good", "lacking", "noted", "wrong")
     ]
-    assert lines[0].endswith("builds") and "missing: model NoSuchNet" in lines[1] and "expected at least 1" in lines[3]
-    assert lines[-1] == "1 of 3"
+    assert lines[0].endswith("builds") and "missing: model NoSuchNet" in lines[1] and "expected at least 1" in lines[4]
+    assert lines[-1] == "2 of 4"
     assert main(["config", "--check", "--json", "--paddleseg", str(tmp_path)]) == 0
-    assert json.loads(capsys.readouterr().out)["builds"] == 1
+    assert json.loads(capsys.readouterr().out)["builds"] == 2
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import logging
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -14,6 +16,7 @@ import paddle
 from segkit import build, optim
 from segkit.config import Config
 from segkit.errors import InputError
+from segkit.log import logger
 
 _UNKNOWN = re.compile(r"unknown ([a-z_ ]+) type '([^']*)'")
 
@@ -30,6 +33,8 @@ class Finding:
     """components that segkit lacks, such as `model MaskFormer`"""
     problems: list[str] = field(default_factory=list)
     """anything else, one line each"""
+    notes: list[str] = field(default_factory=list)
+    """what was warned of meanwhile"""
 
     @property
     def builds(self) -> bool:
@@ -52,9 +57,28 @@ def survey(folder: Path) -> Iterator[Finding]:
     """A `Finding` for each config with a model, in the order of their names. Needs no data and loads no weights."""
     last = Last()
     for file in config_files(folder):
-        found = look_at(file, str(file.relative_to(folder)), last)
+        notes: list[str] = []
+        with _noting(notes):
+            found = look_at(file, str(file.relative_to(folder)), last)
         if found is not None:
+            found.notes = notes
             yield found
+
+
+@contextlib.contextmanager
+def _noting(notes: list[str]) -> Iterator[None]:
+    """Warnings go to `notes` instead of the log, where nothing would tell which config they are about."""
+
+    def keep(record: logging.LogRecord) -> bool:
+        if record.levelno == logging.WARNING:
+            notes.append(record.getMessage())
+        return record.levelno != logging.WARNING
+
+    logger.addFilter(keep)
+    try:
+        yield
+    finally:
+        logger.removeFilter(keep)
 
 
 @dataclass
@@ -115,7 +139,7 @@ def print_survey(folder: Path, show: Callable[[str], Any] = print) -> list[Findi
         findings.append(found)
         state = "builds" if found.builds else "missing: " + ", ".join(found.missing) if found.missing else "problem"
         show(f"{found.path:75} {found.model + (' / ' + found.backbone if found.backbone else ''):45} {state}")
-        for problem in found.problems:
-            show(f"    {problem}")
+        for line in [*found.problems, *(f"note: {note}" for note in found.notes)]:
+            show(f"    {line}")
     show(f"{sum(found.builds for found in findings)} of {len(findings)}")
     return findings
