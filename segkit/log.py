@@ -6,6 +6,7 @@ import contextlib
 import logging
 import sys
 from collections import deque
+from collections.abc import Iterator
 from pathlib import Path
 
 from segkit import terminal
@@ -120,3 +121,24 @@ def warn_once(text: str) -> None:
     if text not in _said:
         _said.add(text)
         logger.warning(text)
+
+
+@contextlib.contextmanager
+def noting() -> Iterator[list[str]]:
+    """Within the block warnings go to the list that it gives instead of the log, also those that were said before."""
+    notes: list[str] = []
+
+    def keep(record: logging.LogRecord) -> bool:
+        if record.levelno == logging.WARNING:
+            notes.append(record.getMessage())
+        return record.levelno != logging.WARNING
+
+    before = set(_said)
+    _said.clear()
+    logger.addFilter(keep)
+    try:
+        yield notes
+    finally:
+        logger.removeFilter(keep)
+        _said.clear()
+        _said.update(before)

@@ -196,24 +196,25 @@ def test_the_walk_prints_a_table_and_counts(tmp_path: Path, capsys):
     (configs / "good.yml").write_text(yaml.safe_dump(good))
     (configs / "lacking.yml").write_text(yaml.safe_dump({**good, "model": {"type": "NoSuchNet"}}))
     (configs / "wrong.yml").write_text(yaml.safe_dump({**good, "iters": 0}))
-    idle = {**good["optimizer"], "custom_cfg": [{"name": "no_such_part", "lr_mult": 10}]}
+    idle = {**good["optimizer"], "custom_cfg": [{"name": "conv", "lr_multi": 10}]}  # said once by a training
     (configs / "noted.yml").write_text(yaml.safe_dump({**good, "optimizer": idle}))
+    (configs / "noted_too.yml").write_text(yaml.safe_dump({**good, "optimizer": idle}))
     (configs / "_base_").mkdir()
     (configs / "_base_" / "part.yml").write_text("iters: 3\n")
     assert main(["config", "--check", "--paddleseg", str(tmp_path)]) == 0
     out, err = capsys.readouterr()
     lines = out.splitlines()
-    note = lines.pop(next(number for number, line in enumerate(lines) if "noted.yml" in line) + 1)
-    assert (
-        note.startswith("    note: optimizer.custom_cfg: no parameter has 'no_such_part'") and "no_such_part" not in err
-    )
+    for name in ("noted.yml", "noted_too.yml"):
+        note = lines.pop(next(number for number, line in enumerate(lines) if name in line) + 1)
+        assert note.startswith("    note: optimizer.custom_cfg.0.lr_multi: without effect")
+    assert "lr_multi" not in err
     assert [line.split()[0] for line in lines if line.startswith("configs/")] == [
-        f"configs/{name}.yml" for name in ("good", "lacking", "noted", "wrong")
+        f"configs/{name}.yml" for name in ("good", "lacking", "noted", "noted_too", "wrong")
     ]
-    assert lines[0].endswith("builds") and "missing: model NoSuchNet" in lines[1] and "expected at least 1" in lines[4]
-    assert lines[-1] == "2 of 4"
+    assert lines[0].endswith("builds") and "missing: model NoSuchNet" in lines[1] and "expected at least 1" in lines[5]
+    assert lines[-1] == "3 of 5"
     assert main(["config", "--check", "--json", "--paddleseg", str(tmp_path)]) == 0
-    assert json.loads(capsys.readouterr().out)["builds"] == 2
+    assert json.loads(capsys.readouterr().out)["builds"] == 3
 
 
 @pytest.mark.parametrize(

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import logging
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -16,7 +14,7 @@ import paddle
 from segkit import build, optim
 from segkit.config import Config
 from segkit.errors import InputError
-from segkit.log import logger
+from segkit.log import noting
 
 _UNKNOWN = re.compile(r"unknown ([a-z_ ]+) type '([^']*)'")
 
@@ -57,28 +55,11 @@ def survey(folder: Path) -> Iterator[Finding]:
     """A `Finding` for each config with a model, in the order of their names. Needs no data and loads no weights."""
     last = Last()
     for file in config_files(folder):
-        notes: list[str] = []
-        with _noting(notes):
+        with noting() as notes:
             found = look_at(file, str(file.relative_to(folder)), last)
         if found is not None:
             found.notes = notes
             yield found
-
-
-@contextlib.contextmanager
-def _noting(notes: list[str]) -> Iterator[None]:
-    """Warnings go to `notes` instead of the log, where nothing would tell which config they are about."""
-
-    def keep(record: logging.LogRecord) -> bool:
-        if record.levelno == logging.WARNING:
-            notes.append(record.getMessage())
-        return record.levelno != logging.WARNING
-
-    logger.addFilter(keep)
-    try:
-        yield
-    finally:
-        logger.removeFilter(keep)
 
 
 @dataclass
